@@ -1,0 +1,63 @@
+"""snapfit: fine-tune a BERT-family encoder into a text classifier you can ship.
+
+    import snapfit
+
+    result = snapfit.train("train.csv", out="runs/first")
+    snapfit.load(result.bundle).predict(["a new text"])
+
+Names are loaded on first use: importing snapfit imports neither torch nor transformers.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from snapfit.version import __version__
+
+if TYPE_CHECKING:
+    from snapfit.core.errors import BadInput, SnapfitError
+    from snapfit.core.recipe import Recipe, load_recipe
+    from snapfit.loading import load
+    from snapfit.runtime.predictor import Predictor
+    from snapfit.ship.pipeline import TrainResult, train
+
+__all__ = [
+    "BadInput",
+    "Predictor",
+    "Recipe",
+    "SnapfitError",
+    "TrainResult",
+    "__version__",
+    "load",
+    "load_recipe",
+    "train",
+]
+
+_HOMES = {
+    "BadInput": "snapfit.core.errors",
+    "Predictor": "snapfit.runtime.predictor",
+    "Recipe": "snapfit.core.recipe",
+    "SnapfitError": "snapfit.core.errors",
+    "TrainResult": "snapfit.ship.pipeline",
+    "load": "snapfit.loading",
+    "load_recipe": "snapfit.core.recipe",
+    "train": "snapfit.ship.pipeline",
+}
+_NEEDS_TRAIN = {"train", "TrainResult"}
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module 'snapfit' has no attribute {name!r}")
+    try:
+        return getattr(import_module(home), name)
+    except ModuleNotFoundError as error:
+        if name in _NEEDS_TRAIN and error.name in ("torch", "transformers"):
+            from snapfit.core.errors import MissingExtra
+
+            raise MissingExtra("train", error.name) from error
+        raise
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,281 @@
+"""What a person sees of a run: journal events as lines, with a live progress bar on a terminal.
+
+Elsewhere (a pipe, a file) plain lines are written, never a carriage return.
+"""
+
+import json
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TextIO
+
+from rich.cells import cell_len
+from rich.console import Console as RichConsole
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+LEVELS = {"debug": 0, "info": 1, "warning": 2, "error": 3}
+_LEFT = 11  # width of the word that begins a line
+_LINES_A_RUN = 20  # step lines that level "info" shows at most, evenly spread
+
+
+class Console:
+    """Renders journal events and results; hand it to `train` as the listener.
+
+    stream: where to write. level: debug, info, warning or error; what is below it is left out.
+    quiet: like level "error". Results (`result`) are always written.
+    """
+
+    def __init__(self, stream: TextIO, *, level: str = "info", quiet: bool = False) -> None:
+        self._stream = stream
+        self._level = LEVELS["error" if quiet else level]
+        self._rich = _terminal(stream)
+        self._progress: Progress | None = None
+        self._pace = Pace()
+        self._recipe: Mapping[str, Mapping[str, Any]] = {}
+
+    def __call__(self, event: Mapping[str, Any]) -> None:
+        """Show one journal event."""
+        render = _RENDERERS.get(event["kind"])
+        if render is not None:
+            render(self, event)
+
+    def note(self, word: str, text: str, *, level: str = "info") -> None:
+        """A line that begins with a word of its own, if the level is shown."""
+        if LEVELS[level] >= self._level:
+            style = "yellow" if level == "warning" else "bold cyan"
+            self._write(word, text, style)
+
+    def rows(self, word: str, lines: Sequence[str], *, level: str = "info") -> None:
+        """Several lines, the word before the first."""
+        for i, line in enumerate(lines):
+            self.note(word if i == 0 else "", line, level=level)
+
+    def result(self, word: str, lines: Sequence[str] | str) -> None:
+        """Lines that are shown whatever the level: what the command was run for."""
+        for i, line in enumerate([lines] if isinstance(lines, str) else lines):
+            self._write(word if i == 0 else "", line, "bold green")
+
+    def close(self) -> None:
+        """Take the progress bar away."""
+        if self._progress is not None:
+            self._progress.stop()
+            self._progress = None
+
+    def __enter__(self) -> "Console":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def _write(self, word: str, text: str, style: str) -> None:
+        left = word.ljust(_LEFT)
+        if self._rich is None:
+            self._stream.write(f"{left}{text}".rstrip() + "\n")
+            self._stream.flush()
+            return
+        from rich.text import Text
+
+        self._rich.print(Text.assemble((left, style), text), soft_wrap=True, highlight=False)
+
+    # ---------------------------------------------------------------- events
+
+    def _data(self, event: Mapping[str, Any]) -> None:
+        self.note("run", event["run"])
+        self.note("data", event["found"])
+        rows = ", ".join(f"{split} {count:,} rows" for split, count in event["rows"].items())
+        outputs = "" if event["task"] == "regression" else f"; {event['n_labels']:,} labels"
+        self.note("", f"{rows}{outputs}")
+        self.note("split", event["split"])
+
+    def _notice(self, event: Mapping[str, Any]) -> None:
+        self.note("notice", event["text"], level="warning")
+
+    def _show_recipe(self, event: Mapping[str, Any]) -> None:
+        self._recipe = event["recipe"]
+        self.rows("recipe", recipe_lines(event["recipe"], event["reasons"], every=self._level == 0))
+
+    def _weights(self, event: Mapping[str, Any]) -> None:
+        first, *rest = event["lines"]
+        self.rows("weights", [first.removeprefix("weights: "), *(line.strip() for line in rest)])
+
+    def _groups(self, event: Mapping[str, Any]) -> None:
+        self.rows("groups", event["lines"])
+
+    def _start(self, event: Mapping[str, Any]) -> None:
+        self._pace = Pace(total=event["total_steps"], start=event["time"])
+        self.note("train", f"{event['total_steps']:,} steps over {event['rows']:,} rows")
+        if self._rich is not None and self._level <= LEVELS["info"]:
+            self._progress = Progress(
+                TextColumn("train".ljust(_LEFT - 1)),
+                BarColumn(bar_width=24),
+                MofNCompleteColumn(),
+                TextColumn("{task.fields[figures]}"),
+                console=self._rich,
+                transient=True,
+            )
+            self._progress.add_task("train", total=event["total_steps"], figures="")
+            self._progress.start()
+
+    def _step(self, event: Mapping[str, Any]) -> None:
+        self._pace.take(event)
+        rate = self._recipe.get("optim", {}).get("lr")
+        learning = event["lr_multiplier"] * rate if isinstance(rate, (int, float)) else None
+        loss = event["loss"] if isinstance(event["loss"], (int, float)) else float("nan")
+        figures = f"loss {loss:.4f}"
+        figures += f"  lr {learning:.2e}" if learning is not None else f"  lr x {event['lr_multiplier']:.3f}"
+        figures += f"  {self._pace.tokens_per_second:,.0f} tokens/s  {clock(self._pace.seconds_left)} left"
+        if self._progress is not None:
+            self._progress.update(self._progress.task_ids[0], completed=event["number"], figures=figures)
+        if self._level == 0 or (self._progress is None and self._pace.line_due(event["number"])):
+            width = len(f"{event['total_steps']:,}")
+            self.note("step", f"{event['number']:>{width},}/{event['total_steps']:,}  {figures}")
+
+    def _evaluation(self, event: Mapping[str, Any]) -> None:
+        metrics = event["metrics"]
+        names = [event["metric"], *(name for name in metrics if name != event["metric"])]
+        values = "  ".join(f"{name} {metrics[name]:.4f}" for name in names)
+        best = "  * best" if event["best"] else ""
+        self.note(event["split"], f"after step {event['step']:,}  {values}{best}")
+
+    def _interrupted(self, event: Mapping[str, Any]) -> None:
+        self.close()
+        text = f"stopping after step {event['step']:,} of {event['total_steps']:,}; the bundle is still written"
+        self.note("stopped", text, level="warning")
+
+    def _early_stop(self, event: Mapping[str, Any]) -> None:
+        self.close()
+        self.note("stopped", f"no gain since step {event['best_step']:,}; ended at step {event['step']:,}")
+
+    def _final(self, event: Mapping[str, Any]) -> None:
+        self.close()
+
+
+class Pace:
+    """How fast steps go, from the step events of a run.
+
+    total: steps of the run. start: the time of its start event, seconds.
+    """
+
+    def __init__(self, *, total: int = 1, start: float = 0.0) -> None:
+        self._total, self._start = total, start
+        self._tokens, self._events, self._shown = 0, 0, 0.0
+        self.tokens_per_second = self.seconds_left = 0.0
+
+    def take(self, event: Mapping[str, Any]) -> None:
+        """Count a step event. Events come for some steps only: tokens are those of a mean reported step."""
+        self._tokens += event["tokens"]
+        self._events += 1
+        seconds = max(event["time"] - self._start, 1e-9)
+        self.tokens_per_second = self._tokens / self._events * event["number"] / seconds
+        self.seconds_left = seconds / event["number"] * (self._total - event["number"])
+
+    def line_due(self, number: int) -> bool:
+        """Whether a line about this step is due, so that a whole run has about _LINES_A_RUN of them."""
+        share = number / self._total
+        due = number == 1 or share >= 1.0 or share - self._shown >= 1.0 / _LINES_A_RUN
+        if due:
+            self._shown = share
+        return due
+
+
+_RENDERERS: dict[str, Callable[[Console, Mapping[str, Any]], None]] = {
+    "data": Console._data,
+    "notice": Console._notice,
+    "recipe": Console._show_recipe,
+    "weights": Console._weights,
+    "groups": Console._groups,
+    "start": Console._start,
+    "step": Console._step,
+    "evaluation": Console._evaluation,
+    "interrupted": Console._interrupted,
+    "early_stop": Console._early_stop,
+    "final": Console._final,
+}
+
+
+def recipe_lines(recipe: Mapping[str, Mapping[str, Any]], reasons: Mapping[str, str], *, every: bool) -> list[str]:
+    """The resolved recipe as aligned `key = value  (reason)`: what was settled or given; all with `every`."""
+    from snapfit.core.recipe import Recipe
+
+    defaults = Recipe().to_dict()
+    rows = []
+    for section, settings in recipe.items():
+        for name, value in settings.items():
+            key = f"{section}.{name}"
+            given = value != defaults.get(section, {}).get(name)
+            reason = reasons.get(key) or ("given" if given else "default")
+            if key in reasons or given or every:
+                rows.append((f"{key} = {plain(value)}", f"({reason})"))
+    return aligned(rows)
+
+
+def plain(value: Any) -> str:
+    """A setting's value as it is written on the command line."""
+    if value is None:
+        return "none"
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, (dict, list)) else str(value)
+
+
+def metrics_lines(metrics: Mapping[str, Mapping[str, float]]) -> list[str]:
+    """Metrics by split as an aligned table."""
+    names = list(dict.fromkeys(name for values in metrics.values() for name in values))
+    rows = [("", *names)]
+    rows += [(split, *(f"{values[name]:.4f}" for name in names)) for split, values in metrics.items()]
+    return aligned(rows, right=range(1, len(names) + 1))
+
+
+def aligned(rows: Sequence[Sequence[str]], *, right: Sequence[int] = ()) -> list[str]:
+    """Rows of cells as lines whose columns stand under one another, also where characters are wide.
+
+    right: the columns that are set to the right.
+    """
+    if not rows:
+        return []
+    widths = [max(cell_len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    lines = []
+    for row in rows:
+        cells = []
+        for i, cell in enumerate(row):
+            gap = " " * (widths[i] - cell_len(cell))
+            cells.append(gap + cell if i in right else cell + gap)
+        lines.append("  ".join(cells).rstrip())
+    return lines
+
+
+def clock(seconds: float) -> str:
+    """Seconds as m:ss or h:mm:ss."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def byte_size(n_bytes: int) -> str:
+    """A size in the unit that reads best."""
+    size = float(n_bytes)
+    for unit in ("bytes", "kB", "MB"):
+        if size < 1000:
+            return f"{size:,.0f} {unit}" if unit == "bytes" else f"{size:,.1f} {unit}"
+        size /= 1000
+    return f"{size:,.1f} GB"
+
+
+def write_json_line(value: Any) -> None:
+    """One JSON object as the last line on standard output."""
+    sys.stdout.write(json.dumps(value, ensure_ascii=False, allow_nan=False) + "\n")
+    sys.stdout.flush()
+
+
+def calm_libraries() -> None:
+    """Keep the libraries' own progress bars and advice off the terminal; what the user has set stays."""
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
+
+
+def _terminal(stream: TextIO) -> RichConsole | None:
+    """rich's console for a stream that is a terminal; None for a pipe, a file or a terminal without
+    control.
+    """
+    if not stream.isatty() or os.environ.get("TERM") in ("dumb", "unknown"):
+        return None
+    return RichConsole(file=stream)

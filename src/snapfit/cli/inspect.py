@@ -1,0 +1,76 @@
+"""`snapfit inspect`: what a bundle, a run folder or an encoder is."""
+
+import sys
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+import typer
+
+from snapfit.cli.console import Console, aligned, byte_size, calm_libraries, metrics_lines, write_json_line
+
+_MOST_LABELS = 20
+
+
+def inspect(
+    path: Annotated[str, typer.Argument(metavar="PATH", help="A bundle, a run folder, an encoder, or starter.")],
+    as_json: Annotated[
+        bool,
+        typer.Option("--json", help="One JSON object as the last line; all else goes to standard error."),
+    ] = False,
+) -> int:
+    """Say what PATH is.
+
+    Of a bundle: task, labels, pooling, metrics, files, and whether it still gives the answers it was made
+    with. Of an encoder: its depth and size, and the learning rate of each part that training would use.
+    """
+    calm_libraries()
+    from snapfit.ship.inspecting import inspect_path
+
+    result = inspect_path(path)
+    console = Console(sys.stderr if as_json else sys.stdout)
+    (_show_encoder if result["kind"] == "encoder" else _show_bundle)(console, result)
+    if as_json:
+        write_json_line(result)
+    return 0
+
+
+def _show_bundle(console: Console, result: Mapping[str, Any]) -> None:
+    console.result("bundle", result["path"])
+    console.result("task", f"{result['task']}, from {'two texts' if result['pair'] else 'one text'}")
+    names = result["labels"]
+    more = f" and {len(names) - _MOST_LABELS} more" if len(names) > _MOST_LABELS else ""
+    console.result("labels", f"{len(names):,}: {', '.join(names[:_MOST_LABELS])}{more}")
+    columns = ", ".join(result["text_columns"])
+    console.result("columns", f"texts in {columns}; labels in {result['label_column'] or 'none'}")
+    console.result("pooling", f"{result['pooling']}: {result['pooling_reason']}")
+    console.result("length", f"at most {result['max_tokens']} tokens, longer texts are cut")
+    console.result("opens in", _opened_by(result["transformers"]))
+    console.result("probes", _probes(result["probes"]))
+    if result["metrics"]:
+        console.result("metrics", metrics_lines(result["metrics"]))
+    versions = ", ".join(f"{name} {version}" for name, version in result["versions"].items())
+    console.result("made with", versions)
+    files = [(name, byte_size(size)) for name, size in result["files"].items()]
+    console.result("files", aligned([*files, ("all", byte_size(result["bytes"]))], right=[1]))
+
+
+def _opened_by(transformers: Mapping[str, Any]) -> str:
+    return f"{'plain transformers and snapfit' if transformers['opens'] else 'snapfit'} ({transformers['why']})"
+
+
+def _probes(probes: Mapping[str, Any]) -> str:
+    if probes["same"] is None:
+        return f"not replayed: {probes['why']}"
+    outcome = "the same scores as when it was made" if probes["same"] else f"NOT the same scores: {probes['why']}"
+    difference = probes["largest_difference"]
+    return outcome if difference is None else f"{outcome} (largest difference {difference:.1e})"
+
+
+def _show_encoder(console: Console, result: Mapping[str, Any]) -> None:
+    console.result("encoder", f"{result['name']} ({result['source']}), family {result['family']}")
+    console.rows("notice", result["notices"], level="warning")
+    console.result("size", f"{result['parameters']:,} parameters, {result['layers']} layers of {result['width']}")
+    positions = result["positions"]
+    console.result("length", "no limit" if positions is None else f"at most {positions} tokens")
+    console.result("tokenizer", f"{result['vocabulary']:,} tokens, padding {result['pad_id']}")
+    console.result("groups", ["with the rates that training would take by default:", *result["groups"]])

@@ -1,0 +1,128 @@
+"""Batches: which rows go together, in which order, and how they are padded.
+
+The order of an epoch is a pure function of (lengths, seed, epoch, sizes). It is made of raw Philox bits and a
+stable sort, which numpy guarantees not to change, so a run can be repeated or continued anywhere, from three
+integers: seed, epoch and position.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from snapfit.core.errors import BadInput
+from snapfit.data.tokenizer import TokenIds, token_places
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Rows padded to the longest of them.
+
+    input_ids, attention_mask, token_type_ids: int64 [rows, width]; mask 1 on real tokens, type 1 on those of
+    a second text, 0 on padding. rows: int64 [rows], where each came from.
+    """
+
+    input_ids: np.ndarray
+    attention_mask: np.ndarray
+    token_type_ids: np.ndarray
+    rows: np.ndarray
+
+
+def pad(tokens: TokenIds, rows: np.ndarray, *, pad_id: int) -> Batch:
+    """The rows of `tokens` at these indices as one batch, in this order, padded on the right with `pad_id`.
+
+    rows: int [b], from 0 to len(tokens) - 1. Raises IndexError for one beyond.
+    """
+    rows = np.asarray(rows, dtype=np.int64)
+    starts = tokens.offsets[rows]
+    lengths = tokens.offsets[rows + 1] - starts
+    places = np.arange(int(lengths.max(initial=0)), dtype=np.int64)
+    real = places < lengths[:, None]
+    input_ids = np.full(real.shape, pad_id, dtype=np.int64)
+    input_ids[real] = tokens.ids[token_places(starts, lengths)]
+    second = real & (places >= tokens.second_start[rows].astype(np.int64)[:, None])
+    return Batch(input_ids, real.astype(np.int64), second.astype(np.int64), rows)
+
+
+def step_rows(
+    lengths: np.ndarray,
+    *,
+    seed: int,
+    epoch: int,
+    step_size: int,
+    window: int = 64,
+    token_budget: int | None = None,
+) -> list[np.ndarray]:
+    """The rows of every optimizer step of an epoch, in order; each row exactly once.
+
+    All rows are shuffled and cut into windows of `window * step_size`. Inside a window they are sorted by
+    length, so that a step pads little, and cut into steps; then the steps of the epoch are shuffled.
+    lengths: tokens of each row, int [n]. step_size: rows of a step; one step of the epoch may have fewer.
+    token_budget: cut steps shorter still, so that rows * longest row never exceeds it; a row that is longer
+    on its own is a step on its own. Raises BadInput for sizes below 1 and a seed or epoch below 0.
+
+    Returns int64 arrays. Without a budget there are ceil(n / step_size) of them in every epoch.
+    """
+    _check_least(1, step_size=step_size, window=window, token_budget=token_budget)
+    _check_least(0, seed=seed, epoch=epoch)
+    lengths = np.asarray(lengths, dtype=np.int64)
+    n = len(lengths)
+    bits = np.random.Philox(key=np.array([seed, epoch], dtype=np.uint64))
+    shuffled = np.argsort(bits.random_raw(n), kind="stable")
+    windows = np.arange(n) // (window * step_size)
+    rows = shuffled[np.lexsort((lengths[shuffled], windows))]  # stable: equal lengths stay shuffled
+    if token_budget is None:
+        cuts = np.arange(0, n, step_size)
+    else:
+        cuts = _budget_cuts(lengths[rows], window * step_size, step_size, token_budget)
+    ends = np.append(cuts[1:], n)
+    order = np.argsort(bits.random_raw(len(cuts)), kind="stable")
+    return [rows[start:end] for start, end in zip(cuts[order], ends[order], strict=True)]
+
+
+def micro_batches(rows: np.ndarray, accumulate: int) -> list[np.ndarray]:
+    """A step's rows in at most `accumulate` contiguous parts, none empty, sizes differing by at most one.
+
+    rows: [b]. Fewer rows than `accumulate` give one part a row. Raises BadInput for `accumulate` below 1.
+    """
+    _check_least(1, accumulate=accumulate)
+    return np.array_split(rows, min(accumulate, len(rows))) if len(rows) else []
+
+
+def sorted_batches(lengths: np.ndarray, *, token_budget: int = 8192, max_rows: int = 256) -> list[np.ndarray]:
+    """Rows in batches for evaluation and prediction, longest first: running out of memory shows at once.
+
+    lengths: tokens of each row, int [n]. token_budget: the most that rows * longest row may be; a row that is
+    longer on its own is a batch on its own. max_rows: the most rows. Raises BadInput for either below 1.
+    Returns int64 arrays; every row is in exactly one.
+    """
+    _check_least(1, token_budget=token_budget, max_rows=max_rows)
+    lengths = np.asarray(lengths, dtype=np.int64)
+    rows = np.argsort(-lengths, kind="stable")
+    batches = []
+    start = 0
+    while start < len(rows):
+        longest = max(int(lengths[rows[start]]), 1)
+        end = start + min(max_rows, max(token_budget // longest, 1))
+        batches.append(rows[start:end])
+        start = end
+    return batches
+
+
+def _budget_cuts(lengths: np.ndarray, window_rows: int, step_size: int, token_budget: int) -> np.ndarray:
+    """Where each step begins, int64. lengths: in windows of `window_rows`, ascending inside each."""
+    counts = np.arange(1, step_size + 1)
+    cuts = []
+    start, n = 0, len(lengths)
+    while start < n:
+        cuts.append(start)
+        window_end = (start // window_rows + 1) * window_rows
+        candidates = lengths[start : min(start + step_size, window_end)]
+        padded = candidates * counts[: len(candidates)]  # ascending, as both factors are
+        start += max(int(np.searchsorted(padded, token_budget, side="right")), 1)
+    return np.array(cuts, dtype=np.int64)
+
+
+def _check_least(least: int, **values: int | None) -> None:
+    for name, value in values.items():
+        if value is not None and value < least:
+            raise BadInput(f"{name} {value}", f"at least {least}", "correct the number")

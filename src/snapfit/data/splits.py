@@ -1,0 +1,132 @@
+"""The validation split: stratified, repeatable, and never with the same text on both sides.
+
+Rows whose texts are the same but for Unicode form, case and space around them are one group, and a group
+stays together: a text that is in both splits would make the validation figures too good. Groups are drawn
+stratum by stratum, so that every label has its share on both sides.
+"""
+
+import unicodedata
+from collections.abc import Iterable
+
+import numpy as np
+import pyarrow as pa
+
+from snapfit.core.errors import BadInput
+from snapfit.core.labels import Task
+from snapfit.data.records import Records
+
+N_BINS = 10
+"""Strata of a regression: equally many rows in each, by their number."""
+
+
+def train_valid_split(records: Records, task: Task, *, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Row indices for training and for validation, int64, both ascending.
+
+    records: with labels. fraction: of the rows that go to validation, above 0 and below 1; every stratum
+    meets its share to within one group. seed: which groups are drawn.
+    Strata: the label (single), the rarest label of the row (multi), tenths of the rows by their number
+    (regression). Every label keeps a row in training. Raises BadInput for records without labels, a fraction
+    out of range, and tables of which nothing can be held out.
+    """
+    if not 0.0 < fraction < 1.0:
+        found, fix = f"a validation fraction of {fraction}", "--set data.valid_fraction=0.1"
+        raise BadInput(found, "more than 0 and less than 1", fix)
+    if records.labels is None:
+        raise BadInput(f"{records.source} has no labels", "a label in every row", "--label NAME")
+    groups = _groups(records)
+    label_rows, label_codes = _labels(records, task)
+    strata = _strata(groups, label_rows, label_codes)
+    held_out = _draw(groups, strata, fraction=fraction, seed=seed)
+    if task != "regression":
+        _keep_labels_in_training(held_out, groups[label_rows], label_codes)
+    in_valid = held_out[groups]
+    if not in_valid.any():
+        n_groups = int(groups.max()) + 1
+        found = f"{records.source} has {len(records)} rows, {n_groups} different: none can be held out"
+        fix = "add rows, give a table with --valid, or train on everything: --set data.valid_fraction=0"
+        raise BadInput(found, "at least two different texts of some label", fix)
+    return np.flatnonzero(~in_valid), np.flatnonzero(in_valid)
+
+
+def _groups(records: Records) -> np.ndarray:
+    """The group of each row, int64 [n], numbered from 0 without gaps."""
+    groups = _codes(records.texts)
+    if records.pairs is not None:
+        seconds = _codes(records.pairs)
+        groups = groups * (int(seconds.max(initial=0)) + 1) + seconds
+    return np.unique(groups, return_inverse=True)[1].astype(np.int64)
+
+
+def _codes(texts: pa.Array) -> np.ndarray:
+    """A number for each text, int64 [n], the same for texts that count as the same."""
+    plain = pa.array(map(_normal_form, texts.to_pylist()), pa.large_string())
+    codes: np.ndarray = plain.dictionary_encode().indices.to_numpy().astype(np.int64)
+    return codes
+
+
+def _normal_form(text: str) -> str:
+    if text.isascii():
+        return text.strip().lower()
+    return unicodedata.normalize("NFC", text).strip().casefold()
+
+
+def _labels(records: Records, task: Task) -> tuple[np.ndarray, np.ndarray]:
+    """(row, label's number) of every label in the table, int64 [m] each; bins stand for a regression's."""
+    labels = records.labels
+    n = len(records)
+    if task == "regression":
+        values = np.asarray(labels, dtype=np.float64)
+        edges = np.quantile(values, np.linspace(0.0, 1.0, N_BINS + 1)[1:-1])
+        return np.arange(n), np.searchsorted(edges, values, side="right")
+    rows: Iterable[list[str]] = [[label] for label in labels] if task == "single" else labels  # type: ignore
+    sizes = np.fromiter(map(len, rows), dtype=np.int64, count=n)
+    flat = pa.array([label for row in rows for label in row], pa.large_string())
+    codes = flat.dictionary_encode().indices.to_numpy().astype(np.int64)
+    return np.repeat(np.arange(n), sizes), codes
+
+
+def _strata(groups: np.ndarray, label_rows: np.ndarray, label_codes: np.ndarray) -> np.ndarray:
+    """The stratum of each group, int64: its rarest label; groups without labels have their own."""
+    counts = np.bincount(label_codes)
+    rarity = np.empty(len(counts), dtype=np.int64)
+    rarity[np.argsort(counts, kind="stable")] = np.arange(len(counts))
+    strata = np.full(int(groups.max()) + 1, len(counts), dtype=np.int64)
+    np.minimum.at(strata, groups[label_rows], rarity[label_codes])
+    return strata
+
+
+def _draw(groups: np.ndarray, strata: np.ndarray, *, fraction: float, seed: int) -> np.ndarray:
+    """Which groups are held out, bool [n_groups]."""
+    sizes = np.bincount(groups)
+    keys = np.random.Philox(key=np.array([seed, 0], dtype=np.uint64)).random_raw(len(sizes))
+    order = np.lexsort((keys, strata))  # group by group in random order, stratum after stratum
+    starts = np.flatnonzero(np.diff(strata[order], prepend=-1))
+    members = np.split(order, starts[1:])
+    wanted = _shares(np.array([sizes[part].sum() for part in members]), fraction)
+    held_out = np.zeros(len(sizes), dtype=bool)
+    for part, rows in zip(members, wanted.tolist(), strict=True):
+        taken = np.concatenate(([0], np.cumsum(sizes[part[:-1]])))  # never the last one: training needs it
+        held_out[part[: int(np.argmin(np.abs(taken - rows)))]] = True
+    return held_out
+
+
+def _shares(rows: np.ndarray, fraction: float) -> np.ndarray:
+    """Rows to hold out of each stratum, int64: whole numbers that together are the fraction of all rows.
+
+    What rounding down leaves goes to the strata with the largest remainders.
+    """
+    exact = fraction * rows
+    shares = np.floor(exact).astype(np.int64)
+    missing = max(1, round(fraction * int(rows.sum()))) - int(shares.sum())
+    shares[np.argsort(shares - exact, kind="stable")[: max(missing, 0)]] += 1
+    return shares
+
+
+def _keep_labels_in_training(held_out: np.ndarray, label_groups: np.ndarray, label_codes: np.ndarray) -> None:
+    """Take a group back for every label that would have none in training; changes `held_out`."""
+    n_labels = int(label_codes.max(initial=-1)) + 1
+    kept = np.bincount(label_codes[~held_out[label_groups]], minlength=n_labels)
+    for code in np.flatnonzero(kept == 0).tolist():
+        own = label_groups[label_codes == code]
+        if held_out[own].all():
+            held_out[own[0]] = False

@@ -1,0 +1,55 @@
+"""Losses as sums over examples, so that the loop alone decides what to divide by.
+
+A step's loss is (sum over its examples) / (number of its examples): the same however the step is cut into
+micro-batches. The formulas equal torch's `CrossEntropyLoss`, `BCEWithLogitsLoss` and `MSELoss` with
+reduction "mean" when nothing is weighted.
+"""
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from snapfit.core.errors import WorkFailed
+from snapfit.core.labels import Task
+
+
+def loss_sum(
+    logits: Tensor,
+    targets: Tensor,
+    *,
+    task: Task,
+    class_weights: Tensor | None = None,
+    label_smoothing: float = 0.0,
+) -> Tensor:
+    """The loss summed over the rows of a batch, a scalar tensor.
+
+    logits: float [batch, n_outputs], computed in float32 whatever comes in.
+    targets: int64 [batch] (single), float32 [batch, n_outputs] in 0..1 (multi), float32 [batch, 1] (regression).
+    class_weights: float [n_outputs]; weight of each class (single) or of each label's positives (multi).
+    label_smoothing: share of the target that is spread evenly (single), or drawn towards 0.5 (multi).
+    A multi-label row's loss is the mean over its labels, so rows weigh the same whatever the number of labels.
+    Raises WorkFailed when the targets are not of the loss's dtype and shape.
+    """
+    _check(logits, targets, task)
+    logits = logits.float()
+    if task == "single":
+        return F.cross_entropy(
+            logits, targets, weight=class_weights, label_smoothing=label_smoothing, reduction="sum"
+        )
+    if task == "multi":
+        smooth = targets * (1.0 - label_smoothing) + 0.5 * label_smoothing
+        per_label = F.binary_cross_entropy_with_logits(
+            logits, smooth, pos_weight=class_weights, reduction="none"
+        )
+        return per_label.mean(-1).sum()
+    return F.mse_loss(logits, targets, reduction="sum")
+
+
+def _check(logits: Tensor, targets: Tensor, task: Task) -> None:
+    wanted_dtype = torch.int64 if task == "single" else torch.float32
+    wanted_shape = logits.shape[:1] if task == "single" else logits.shape
+    if targets.dtype != wanted_dtype or targets.shape != wanted_shape:
+        raise WorkFailed(
+            f"the loss of task {task!r} takes {wanted_dtype} targets of shape {tuple(wanted_shape)}; "
+            f"these are {targets.dtype} of shape {tuple(targets.shape)}"
+        )

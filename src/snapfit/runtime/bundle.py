@@ -1,0 +1,245 @@
+"""The bundle: the folder that ships. Opening one proves that it is whole, of this format and free of pickles.
+
+    config.json  model.safetensors  tokenizer.json    what plain transformers reads too
+    snapfit.json                                      how answers are made of logits: `BundleInfo`
+    MANIFEST.json                                     size and SHA-256 of every file
+
+Nothing here reads weights: a backend does, from `Bundle.folder`.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, asdict, dataclass, field, fields
+from pathlib import Path, PurePosixPath
+from typing import Any, Literal, NoReturn
+
+import numpy as np
+
+from snapfit.core.errors import BadInput, nearest
+from snapfit.core.files import MANIFEST, list_files, read_json, verify_manifest
+from snapfit.core.labels import TASKS, LabelSet, Task
+from snapfit.data.tokenizer import TextTokenizer
+
+FORMAT_VERSION = 1
+INFO_FILE = "snapfit.json"
+PROBES_FILE = "probes.json"
+REQUIRED_FILES = (INFO_FILE, "config.json", "model.safetensors", "tokenizer.json", MANIFEST)
+PICKLE_SUFFIXES = frozenset({".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib", ".dill"})
+
+_RESTORE = "restore snapfit.json from where the bundle was made, or train again"
+
+
+@dataclass(frozen=True, kw_only=True)
+class BundleInfo:
+    """What snapfit.json says.
+
+    task: single, multi or regression. labels: `LabelSet.to_dict()` of the same task. pair: whether a row is
+    two texts.
+    text_columns: the table's column, or the two columns, that held the texts. label_column: the one that held
+    labels.
+    delimiter: what separated many labels in one cell, if anything did.
+    pooling, pooling_reason: how tokens become one vector, and why that was chosen.
+    head: "native" when plain transformers gives the same logits, else "snapfit".
+    max_tokens: longer texts are cut to it; special tokens count. pad_id: the token that fills short rows up.
+    metrics: values by split, then by name. versions: of what made it. data: identity of the tables (hashes,
+    sizes).
+    recipe: every setting, resolved. temperature: divides logits, > 0. thresholds: one a label in 0..1, multi
+    only. Raises BadInput naming the field that has a value it cannot have.
+    """
+
+    task: Task
+    labels: dict[str, Any]
+    pair: bool
+    text_columns: list[str]
+    label_column: str | None = None
+    delimiter: str | None = None
+    pooling: str
+    pooling_reason: str
+    head: Literal["native", "snapfit"]
+    max_tokens: int
+    pad_id: int
+    temperature: float = 1.0
+    thresholds: list[float] | None = None
+    metrics: dict[str, dict[str, float]] = field(default_factory=dict)
+    versions: dict[str, str] = field(default_factory=dict)
+    data: dict[str, Any] = field(default_factory=dict)
+    recipe: dict[str, Any] = field(default_factory=dict)
+    format_version: int = FORMAT_VERSION
+
+    def __post_init__(self) -> None:
+        for name, (is_good, expected) in _CHECKS.items():
+            if not is_good(getattr(self, name)):
+                self._refuse(name, expected)
+        label_set = LabelSet.from_dict(self.labels)
+        if self.task != label_set.task:
+            self._refuse("task", f"{label_set.task!r}, the task of its labels")
+        if self.thresholds is not None and (
+            self.task != "multi" or len(self.thresholds) != label_set.n_outputs
+        ):
+            self._refuse("thresholds", "one number in 0..1 a label for multi, otherwise null")
+
+    def _refuse(self, name: str, expected: str) -> NoReturn:
+        raise BadInput(f"{name}: {getattr(self, name)!r} in {INFO_FILE}", expected, _RESTORE)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for snapfit.json, the format version first."""
+        values = asdict(self)
+        return {"format_version": values.pop("format_version"), **values}
+
+    @classmethod
+    def from_dict(cls, values: Any) -> "BundleInfo":
+        """What `to_dict` gave. Raises BadInput for another format version, and for missing, unknown or wrong
+        keys.
+        """
+        if not isinstance(values, Mapping):
+            raise BadInput(f"{INFO_FILE} holds a {type(values).__name__}", "an object", _RESTORE)
+        _check_version(values.get("format_version"))
+        known = {item.name: item for item in fields(cls)}
+        for key in values:
+            if key not in known:
+                likely = nearest(str(key), known)
+                hint = f" (nearest: {likely!r})" if likely else ""
+                raise BadInput(
+                    f"the key {key!r} in {INFO_FILE}", f"one of {', '.join(known)}{hint}", _RESTORE
+                )
+        missing = [
+            name
+            for name, item in known.items()
+            if name not in values and item.default is MISSING and item.default_factory is MISSING
+        ]
+        if missing:
+            raise BadInput(f"{INFO_FILE} without {', '.join(missing)}", "these keys in it", _RESTORE)
+        return cls(**values)
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """An opened bundle.
+
+    folder: where it is. info: what snapfit.json says. label_set: the labels, ready to encode and decide with.
+    """
+
+    folder: Path
+    info: BundleInfo
+    label_set: LabelSet
+
+    @classmethod
+    def open(cls, folder: str | Path, *, verify: bool = True) -> "Bundle":
+        """Open a bundle folder after checking it.
+
+        verify: True hashes every file against the manifest (a second for each gigabyte or so); False checks
+        names and sizes alone. Raises BadInput for a folder that is not a bundle, misses files, holds files
+        that the manifest does not name, a link out of itself or anything that only pickle reads, or is of a
+        newer format.
+        """
+        folder = Path(folder)
+        if not folder.is_dir():
+            found = f"{folder} is {'not a folder' if folder.exists() else 'missing'}"
+            raise BadInput(
+                found, "a bundle's folder", "check the path; `snapfit train` writes bundles to RUN/bundle"
+            )
+        files = list_files(folder)
+        for name in files:
+            if PurePosixPath(name).suffix.lower() in PICKLE_SUFFIXES:
+                fix = "remove the file if it is not the bundle's, or copy the bundle again"
+                raise BadInput(
+                    f"{folder / name}, which may hold a pickle", "a bundle, which has no pickles", fix
+                )
+        for name in REQUIRED_FILES:
+            if name not in files:
+                raise BadInput(f"{folder} has no {name}", "a whole bundle", _fix_incomplete(folder, files))
+        raw = read_json(folder / INFO_FILE)
+        _check_version(raw.get("format_version") if isinstance(raw, Mapping) else None)
+        verify_manifest(folder, hashes=verify)
+        info = BundleInfo.from_dict(raw)
+        return cls(folder, info, LabelSet.from_dict(info.labels))
+
+    @property
+    def thresholds(self) -> np.ndarray | None:
+        """The labels' thresholds, float64 [n_outputs], or None for the default."""
+        return None if self.info.thresholds is None else np.array(self.info.thresholds, dtype=np.float64)
+
+    def tokenizer(self) -> TextTokenizer:
+        """The bundle's tokenizer, which cuts and pads as in training."""
+        return TextTokenizer.from_file(
+            self.folder / "tokenizer.json", max_tokens=self.info.max_tokens, pad_id=self.info.pad_id
+        )
+
+    def probes(self) -> tuple[list[Any], np.ndarray] | None:
+        """Texts (pairs as tuples) and the scores float64 [n, n_outputs] they had when the bundle was made, or
+        None.
+
+        Raises BadInput when probes.json is malformed.
+        """
+        path = self.folder / PROBES_FILE
+        if not path.is_file():
+            return None
+        values = read_json(path)
+        try:
+            texts = [tuple(text) if isinstance(text, list) else text for text in values["texts"]]
+            scores = np.array(values["scores"], dtype=np.float64).reshape(
+                len(texts), self.label_set.n_outputs
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            fix = "restore the file from where the bundle was made"
+            raise BadInput(f"{path} ({error})", "texts, and a row of scores for each", fix) from error
+        return texts, scores
+
+
+def _check_version(version: Any) -> None:
+    if type(version) is int and version > FORMAT_VERSION:
+        found = f"a bundle of format {version}"
+        raise BadInput(
+            found, f"format {FORMAT_VERSION}, the newest that this snapfit knows", "pip install -U snapfit"
+        )
+    if version != FORMAT_VERSION or type(version) is not int:
+        raise BadInput(f"format_version: {version!r} in {INFO_FILE}", str(FORMAT_VERSION), _RESTORE)
+
+
+def _fix_incomplete(folder: Path, files: Mapping[str, Path]) -> str:
+    if f"bundle/{INFO_FILE}" in files:
+        return f"this is a run folder: use {folder / 'bundle'}"
+    if INFO_FILE not in files and "config.json" in files:
+        return "this is a transformers folder: fine-tune it with `snapfit train TABLE --encoder FOLDER`"
+    return "copy the bundle again, with all its files"
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _is_text_or_none(value: Any) -> bool:
+    return value is None or isinstance(value, str)
+
+
+def _is_object(value: Any) -> bool:
+    return isinstance(value, dict) and all(map(_is_text, value))
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+_CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "format_version": (lambda v: type(v) is int and v == FORMAT_VERSION, str(FORMAT_VERSION)),
+    "task": (lambda v: v in TASKS, f"one of {', '.join(TASKS)}"),
+    "labels": (_is_object, "an object"),
+    "pair": (lambda v: type(v) is bool, "true or false"),
+    "text_columns": (lambda v: isinstance(v, list) and all(map(_is_text, v)), "a list of column names"),
+    "label_column": (_is_text_or_none, "a column name or null"),
+    "delimiter": (_is_text_or_none, "a text or null"),
+    "pooling": (lambda v: _is_text(v) and v != "", "the name of a pooling"),
+    "pooling_reason": (_is_text, "a text"),
+    "head": (lambda v: v in ("native", "snapfit"), "native or snapfit"),
+    "max_tokens": (lambda v: type(v) is int and v >= 1, "an integer of at least 1"),
+    "pad_id": (lambda v: type(v) is int and v >= 0, "an integer of at least 0"),
+    "temperature": (lambda v: _is_number(v) and 0 < v < np.inf, "a finite number above 0"),
+    "thresholds": (
+        lambda v: v is None or (isinstance(v, list) and all(_is_number(x) and 0 <= x <= 1 for x in v)),
+        "null, or a list of numbers in 0..1",
+    ),
+    "metrics": (lambda v: _is_object(v) and all(map(_is_object, v.values())), "values by split and name"),
+    "versions": (lambda v: _is_object(v) and all(map(_is_text, v.values())), "versions by name"),
+    "data": (_is_object, "an object"),
+    "recipe": (_is_object, "an object"),
+}
+"""What each field of snapfit.json must be by itself, and how to say so."""

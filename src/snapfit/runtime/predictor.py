@@ -1,0 +1,259 @@
+"""The predictor: texts in, answers out, in order, whatever backend computes the logits.
+
+Texts are tokenised in chunks; inside a chunk rows of like length share a batch, so little is padded and
+memory stays flat. The scores and decisions are the functions that evaluation uses.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any, Protocol
+
+import numpy as np
+
+from snapfit.core.errors import BadInput, WorkFailed
+from snapfit.core.labels import Task
+from snapfit.core.scores import Decision, decide, logits_to_scores
+from snapfit.data.batches import Batch, pad, sorted_batches
+from snapfit.data.tokenizer import TokenIds
+from snapfit.runtime.bundle import Bundle
+
+_CHUNK_ROWS = 4096
+_FIX_TEXTS = "turn every item into text; leave out or fill in missing ones"
+
+
+class Backend(Protocol):
+    """Computes logits. It may be called from many threads at once."""
+
+    def logits(self, batch: Batch) -> np.ndarray:
+        """float32 [rows, n_outputs] of a padded batch; what is padding must not change them."""
+        ...
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The answer on one text.
+
+    label: a label (single), a list of labels (multi) or a number (regression). scores: float64 [n_outputs].
+    """
+
+    label: Decision
+    scores: np.ndarray
+
+
+class Predictor:
+    """Answers texts with a bundle's labels and decision rule.
+
+    bundle: an opened bundle. backend: computes its logits. token_budget, max_rows: the most padded tokens,
+    and the most rows, of one batch; they change speed and memory, never an answer beyond float32 rounding.
+
+    Thread-safe: it holds nothing that changes, and tokenizer and backend are called as they may be.
+    In every method, `texts` is a sequence of str, or of (first, second) tuples for a bundle of pairs; lists,
+    numpy, Arrow, pandas and polars columns are taken. One str, or one tuple for pairs, stands for a sequence
+    of one. All raise BadInput naming the index of an item that is not a text (or pair), WorkFailed for a
+    failing backend.
+    """
+
+    def __init__(
+        self, bundle: Bundle, backend: Backend, *, token_budget: int = 8192, max_rows: int = 256
+    ) -> None:
+        if token_budget < 1 or max_rows < 1:
+            found = f"token_budget {token_budget} and max_rows {max_rows}"
+            raise BadInput(found, "at least 1 each", "leave them out for the defaults")
+        self.bundle = bundle
+        self.backend = backend
+        self._token_budget, self._max_rows = token_budget, max_rows
+        self._tokenizer = bundle.tokenizer()
+
+    @property
+    def task(self) -> Task:
+        """single, multi or regression."""
+        return self.bundle.label_set.task
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The labels, in the order of the scores' columns."""
+        return self.bundle.label_set.names
+
+    def logits(self, texts: Any) -> np.ndarray:
+        """Raw outputs of the model, float32 [n, n_outputs]."""
+        items = self._items(texts)
+        _check_items(items, pair=self.bundle.info.pair, start=0)
+        return self._logits(items)
+
+    def scores(self, texts: Any) -> np.ndarray:
+        """Scores float64 [n, n_outputs]: probabilities, or for a regression the number in the table's
+        units.
+        """
+        return self._scores(self.logits(texts))
+
+    def predict(self, texts: Any) -> Any:
+        """The decisions: a list with one for each text, or a bare decision when `texts` is one text (or
+        pair).
+        """
+        decisions = self._decide(self.scores(texts))
+        return decisions[0] if self._is_one(texts) else decisions
+
+    def predict_proba(self, texts: Any) -> np.ndarray:
+        """Probabilities float64 [n, n_outputs], columns as `names`. Raises BadInput for a regression."""
+        if self.task == "regression":
+            raise BadInput(
+                "predict_proba of a regression", "a classification bundle", "call predict for the numbers"
+            )
+        return self.scores(texts)
+
+    def predict_stream(self, texts: Iterable[Any], *, chunk: int = 1024) -> Iterator[Prediction]:
+        """Answers on an iterable, one by one and in order; at most `chunk` texts are held at a time.
+
+        Raises BadInput at once for a `chunk` below 1 or texts that cannot be iterated over, and on reaching
+        the chunk of an item that is not a text; its index counts from the start of the stream.
+        """
+        if chunk < 1:
+            raise BadInput(f"chunk {chunk}", "at least 1", "leave it out for the default")
+        return self._stream(iter([texts] if self._is_one(texts) else _iterable(texts)), chunk)
+
+    def replay_probes(self, *, tolerance: float = 1e-4) -> float:
+        """Score the bundle's probe texts again: the largest difference from the scores that were stored with
+        it.
+
+        tolerance: the difference allowed, relative to the larger of 1 and the score. A bundle without probes
+        gives 0. Raises WorkFailed when a difference is larger: this backend does not give the answers that
+        were shipped.
+        """
+        probes = self.bundle.probes()
+        if probes is None or not probes[0]:
+            return 0.0
+        texts, expected = probes
+        difference = np.abs(self.scores(texts) - expected) / np.maximum(1.0, np.abs(expected))
+        worst = float(difference.max())
+        if not worst <= tolerance:
+            row = int(difference.max(axis=1).argmax())
+            raise WorkFailed(
+                f"the scores of probe {row} of {self.bundle.folder} differ by {worst:.2g} from those "
+                f"that were stored with it; {tolerance:.2g} is allowed"
+            )
+        return worst
+
+    def _stream(self, texts: Iterator[Any], chunk: int) -> Iterator[Prediction]:
+        start = 0
+        while items := list(islice(texts, chunk)):
+            _check_items(items, pair=self.bundle.info.pair, start=start)
+            scores = self._scores(self._logits(items))
+            for label, row in zip(self._decide(scores), scores, strict=True):
+                yield Prediction(label, row.copy())  # a view would keep the whole chunk alive
+            start += len(items)
+
+    def _logits(self, items: list[Any]) -> np.ndarray:
+        logits = np.empty((len(items), self.bundle.label_set.n_outputs), dtype=np.float32)
+        for start in range(0, len(items), _CHUNK_ROWS):
+            part = items[start : start + _CHUNK_ROWS]
+            if self.bundle.info.pair:
+                firsts, seconds = [first for first, _ in part], [second for _, second in part]
+                tokens = self._tokenizer.encode(firsts, seconds)
+            else:
+                tokens = self._tokenizer.encode(part)
+            logits[start : start + len(part)] = batched_logits(
+                self.backend,
+                tokens,
+                pad_id=self.bundle.info.pad_id,
+                n_outputs=logits.shape[1],
+                token_budget=self._token_budget,
+                max_rows=self._max_rows,
+            )
+        return logits
+
+    def _scores(self, logits: np.ndarray) -> np.ndarray:
+        return logits_to_scores(logits, self.task, self.bundle.info.temperature)
+
+    def _decide(self, scores: np.ndarray) -> list[Any]:
+        return decide(scores, self.task, self.names, thresholds=self.bundle.thresholds)
+
+    def _is_one(self, texts: Any) -> bool:
+        if self.bundle.info.pair:
+            return (
+                isinstance(texts, tuple) and len(texts) == 2 and all(isinstance(text, str) for text in texts)
+            )
+        return isinstance(texts, str)
+
+    def _items(self, texts: Any) -> list[Any]:
+        return [texts] if self._is_one(texts) else list(_iterable(texts))
+
+
+def batched_logits(
+    backend: Backend,
+    tokens: TokenIds,
+    *,
+    pad_id: int,
+    n_outputs: int | None = None,
+    token_budget: int = 8192,
+    max_rows: int = 256,
+) -> np.ndarray:
+    """Logits float32 [n, n_outputs] of tokenised rows, in their order; the longest rows are computed first.
+
+    n_outputs: how many each row must have; None takes what the backend gives, and 0 when there are no rows.
+    token_budget, max_rows: the most padded tokens, and rows, of one batch. Raises WorkFailed when the backend
+    gives another shape or dtype.
+    """
+    logits = np.empty((len(tokens), n_outputs or 0), dtype=np.float32)
+    for rows in sorted_batches(tokens.lengths, token_budget=token_budget, max_rows=max_rows):
+        part = backend.logits(pad(tokens, rows, pad_id=pad_id))
+        if n_outputs is None:
+            n_outputs = part.shape[-1]
+            logits = np.empty((len(tokens), n_outputs), dtype=np.float32)
+        if part.dtype != np.float32 or part.shape != (len(rows), n_outputs):
+            raise WorkFailed(
+                f"the backend gave {part.dtype} logits of shape {part.shape}; "
+                f"float32 of shape {(len(rows), n_outputs)} were due"
+            )
+        logits[rows] = part
+    return logits
+
+
+def _iterable(texts: Any) -> Iterable[Any]:
+    """What gives the texts as Python values; refuses what would iterate over something else."""
+    if hasattr(texts, "columns"):
+        raise BadInput(
+            f"a table ({type(texts).__name__})", "its column of texts", "pass table['text'] or the like"
+        )
+    if isinstance(texts, str | bytes | Mapping) or not isinstance(texts, Iterable):
+        raise BadInput(f"texts given as {type(texts).__name__}", "a sequence of texts", "pass a list")
+    for convert in ("to_pylist", "tolist"):
+        if hasattr(texts, convert):
+            values: list[Any] = getattr(texts, convert)()
+            return values
+    return texts
+
+
+def _check_items(items: list[Any], *, pair: bool, start: int) -> None:
+    """Raise BadInput naming the first item that is not a text, or not a pair of texts for `pair`.
+
+    start: the index of the first item in what the caller gave.
+    """
+    for index, item in enumerate(items, start):
+        if not pair:
+            _check_text(item, f"item {index}")
+        elif isinstance(item, tuple | list) and len(item) == 2:
+            for side, text in zip(("first", "second"), item, strict=True):
+                _check_text(text, f"the {side} text of item {index}")
+        else:
+            fix = 'pass tuples, such as [("a question", "an answer")]'
+            raise BadInput(f"item {index} is {_shown(item)}", "a (first, second) pair of texts", fix)
+
+
+def _check_text(text: Any, place: str) -> None:
+    if not isinstance(text, str):
+        two = isinstance(text, tuple) and len(text) == 2
+        fix = "pass one text an item: this bundle was trained on single texts" if two else _FIX_TEXTS
+        raise BadInput(f"{place} is {_shown(text)}", "a text (str)", fix)
+    if not text.isascii():
+        try:
+            text.encode("utf-8")
+        except UnicodeEncodeError as error:
+            found = f"{place} has half of a surrogate pair at character {error.start}"
+            fix = "decode the text from its source again, or text.encode('utf-8', 'replace').decode()"
+            raise BadInput(found, "valid Unicode", fix) from error
+
+
+def _shown(item: Any) -> str:
+    text = repr(item)
+    return f"{text if len(text) <= 60 else text[:57] + '...'} ({type(item).__name__})"

@@ -1,0 +1,273 @@
+"""Writes a table of predictions: every column that came in, and behind them what was predicted.
+
+    predicted        the label (single), a list of labels (multi) or the number (regression)
+    score            its score; for multi a list, one a predicted label; not for a regression
+    score_<label>    every label's score, when asked for
+
+CSV and TSV have no lists: a list is written there as JSON text. Rows are formatted in slices, so memory
+beyond the table and its scores does not grow; a file is written whole or not at all.
+"""
+
+import base64
+import datetime
+import json
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any, Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet
+
+from snapfit.core.errors import BadInput
+from snapfit.core.files import open_atomic
+from snapfit.core.labels import LabelSet
+from snapfit.core.scores import above_thresholds, decide
+
+Format = Literal["csv", "tsv", "jsonl", "parquet"]
+
+_SUFFIXES: dict[str, Format] = {
+    ".csv": "csv",
+    ".tsv": "tsv",
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".parquet": "parquet",
+    ".pq": "parquet",
+}
+_SLICE_ROWS = 16_384
+_CSV_TYPES = (
+    pa.types.is_string,
+    pa.types.is_large_string,
+    pa.types.is_boolean,
+    pa.types.is_integer,
+    pa.types.is_float32,
+    pa.types.is_float64,
+    pa.types.is_date,
+    pa.types.is_timestamp,
+)
+
+
+def write_predictions(
+    table: pa.Table,
+    scores: np.ndarray,
+    out: str | Path | IO[bytes],
+    *,
+    label_set: LabelSet,
+    thresholds: np.ndarray | None = None,
+    format: str = "auto",
+    all_scores: bool = False,
+) -> None:
+    """Write `table` with the predictions behind its columns.
+
+    scores: float64 [rows, n_outputs] from `Predictor.scores` on the table's rows. out: a file name, or an
+    open binary stream such as sys.stdout.buffer. label_set, thresholds: the bundle's.
+    format: csv, tsv, jsonl or parquet; "auto" goes by the suffix of `out`, and is csv for a stream.
+    all_scores: one column a label besides. Raises BadInput as `check_output` does, for scores of other rows
+    than the table's, and for a cell with a tab or line break in TSV; WorkFailed when the file cannot be
+    written.
+    """
+    kind = check_output(table.column_names, out, label_set=label_set, format=format, all_scores=all_scores)
+    if scores.shape != (table.num_rows, label_set.n_outputs):
+        found = f"scores of shape {scores.shape} for a table of {table.num_rows} rows"
+        raise BadInput(
+            found, f"shape {(table.num_rows, label_set.n_outputs)}", "score the rows of this table"
+        )
+    with _opened(out) as file, _writer(kind, file) as write:
+        for start in range(0, max(table.num_rows, 1), _SLICE_ROWS):
+            part = scores[start : start + _SLICE_ROWS]
+            made = prediction_columns(part, label_set=label_set, thresholds=thresholds, all_scores=all_scores)
+            rows = table.slice(start, len(part))
+            for name, column in made.items():
+                rows = rows.append_column(name, column)
+            write(rows)
+
+
+def check_output(
+    columns: Sequence[str],
+    out: str | Path | IO[bytes],
+    *,
+    label_set: LabelSet,
+    format: str = "auto",
+    all_scores: bool = False,
+) -> Format:
+    """The format that `write_predictions` would write; call it before scoring, so that no work is lost.
+
+    columns: names of the table's columns. Raises BadInput for an unknown format or suffix, and when a column
+    of predictions has the name of a column that is there.
+    """
+    kind = _format_of(out, format)
+    for name in _names(label_set, all_scores=all_scores):
+        if name in columns:
+            found = f"the table has a column {name!r} already"
+            fix = f"rename or drop the table's column {name!r}"
+            raise BadInput(found, "a table without the names of the columns to be added", fix)
+    return kind
+
+
+def prediction_columns(
+    scores: np.ndarray,
+    *,
+    label_set: LabelSet,
+    thresholds: np.ndarray | None = None,
+    all_scores: bool = False,
+) -> dict[str, pa.Array]:
+    """The columns to add, by name: predicted, score and, with `all_scores`, score_<label> for each label.
+
+    scores: float64 [n, n_outputs].
+    """
+    decisions = decide(scores, label_set.task, label_set.names, thresholds=thresholds)
+    if label_set.task == "regression":
+        return {"predicted": pa.array(decisions, pa.float64())}
+    if label_set.task == "single":
+        columns = {
+            "predicted": pa.array(decisions, pa.string()),
+            "score": pa.array(scores.max(axis=1), pa.float64()),
+        }
+    else:
+        reached = above_thresholds(scores, thresholds)
+        chosen = [row[hit].tolist() for row, hit in zip(scores, reached, strict=True)]
+        columns = {
+            "predicted": pa.array(decisions, pa.list_(pa.string())),
+            "score": pa.array(chosen, pa.list_(pa.float64())),
+        }
+    if all_scores:
+        for i, name in enumerate(label_set.names):
+            columns[f"score_{name}"] = pa.array(np.ascontiguousarray(scores[:, i]), pa.float64())
+    return columns
+
+
+def _names(label_set: LabelSet, *, all_scores: bool) -> list[str]:
+    empty = np.zeros((0, label_set.n_outputs))
+    return list(prediction_columns(empty, label_set=label_set, all_scores=all_scores))
+
+
+def _format_of(out: str | Path | IO[bytes], format: str) -> Format:
+    known = sorted(set(_SUFFIXES.values()))
+    if format != "auto":
+        for kind in known:
+            if kind == format:
+                return kind
+        raise BadInput(f"the format {format!r}", f"auto, {', '.join(known)}", "correct the format")
+    if not isinstance(out, str | Path):
+        return "csv"
+    suffix = Path(out).suffix.lower()
+    if suffix not in _SUFFIXES:
+        found = f"{out}, whose suffix {suffix!r} names no format"
+        raise BadInput(found, f"a name that ends in {', '.join(_SUFFIXES)}", "rename it, or give the format")
+    return _SUFFIXES[suffix]
+
+
+@contextmanager
+def _opened(out: str | Path | IO[bytes]) -> Iterator[IO[bytes]]:
+    if isinstance(out, str | Path):
+        with open_atomic(out) as file:
+            yield file
+    else:
+        yield out
+
+
+@contextmanager
+def _writer(kind: Format, file: IO[bytes]) -> Iterator[Callable[[pa.Table], None]]:
+    """A function that writes a slice; the first slice brings the header or the schema."""
+    if kind == "jsonl":
+        yield lambda rows: _write_jsonl(rows, file)
+        return
+    if kind == "tsv":
+        yield _TsvWriter(file).write
+        return
+    open_writer: Any = None
+
+    def write(rows: pa.Table) -> None:
+        nonlocal open_writer
+        rows = rows if kind == "parquet" else _flat(rows)
+        if open_writer is None:
+            make = pa.parquet.ParquetWriter if kind == "parquet" else pa.csv.CSVWriter
+            open_writer = make(pa.PythonFile(file, mode="w"), rows.schema)
+        open_writer.write_table(rows)
+
+    try:
+        yield write
+    finally:
+        if open_writer is not None:
+            open_writer.close()
+
+
+class _TsvWriter:
+    """Tab-separated text without quotes, as `data.formats` reads it."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self._has_header = False
+        self._n_rows = 0
+
+    def write(self, rows: pa.Table) -> None:
+        lines = [] if self._has_header else [_tsv_line(rows.column_names, "the header")]
+        self._has_header = True
+        for row in zip(*(column.to_pylist() for column in rows.columns), strict=True):
+            self._n_rows += 1
+            lines.append(_tsv_line([_text(cell) for cell in row], f"row {self._n_rows}"))
+        self._file.write("".join(lines).encode("utf-8"))
+
+
+def _tsv_line(cells: Sequence[str], place: str) -> str:
+    line = "\t".join(cells)
+    if line.count("\t") != len(cells) - 1 or "\n" in line or "\r" in line:
+        found = f"a tab or a line break in a cell of {place}"
+        raise BadInput(
+            found, "cells on one line for TSV, which cannot quote them", "write CSV, JSONL or Parquet"
+        )
+    return line + "\n"
+
+
+def _write_jsonl(rows: pa.Table, file: IO[bytes]) -> None:
+    for row in rows.to_pylist():
+        file.write(_json(row).encode("utf-8") + b"\n")
+
+
+def _flat(rows: pa.Table) -> pa.Table:
+    """The table with every column that CSV cannot hold turned into text."""
+    for i, field in enumerate(rows.schema):
+        if not any(holds(field.type) for holds in _CSV_TYPES):
+            cells = [None if cell is None else _text(cell) for cell in rows.column(i).to_pylist()]
+            rows = rows.set_column(i, field.name, pa.array(cells, pa.string()))
+    return rows
+
+
+def _text(cell: Any) -> str:
+    """A cell as text: text as it is, nothing for null, JSON for the rest."""
+    if cell is None:
+        return ""
+    if isinstance(cell, str):
+        return cell
+    text = _json(cell)
+    return str(json.loads(text)) if text.startswith('"') else text
+
+
+def _json(value: Any) -> str:
+    try:
+        return json.dumps(value, ensure_ascii=False, allow_nan=False, default=_plain)
+    except ValueError:
+        return json.dumps(_finite(value), ensure_ascii=False, default=_plain)
+
+
+def _finite(value: Any) -> Any:
+    """The value with null for NaN and infinities, which JSON does not have."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: _finite(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(inner) for inner in value]
+    return value
+
+
+def _plain(value: Any) -> Any:
+    """What JSON has for a cell of another type: ISO 8601 for times, base64 for bytes, else its text."""
+    if isinstance(value, datetime.date | datetime.time | datetime.datetime):
+        return value.isoformat()
+    if isinstance(value, bytes):
+        return base64.b64encode(value).decode("ascii")
+    return str(value)

@@ -1,0 +1,79 @@
+"""The model card: what a bundle's README.md says about it."""
+
+from snapfit.runtime.bundle import BundleInfo
+
+
+def model_card(info: BundleInfo, *, reasons: dict[str, str]) -> str:
+    """Markdown that tells a stranger what the model is, how it was made, how good it is, and how to run it.
+
+    info: the bundle's snapfit.json. reasons: why each automatic setting became what it is.
+    """
+    labels = info.labels
+    kind = {"single": "one label a text", "multi": "any number of labels a text", "regression": "a number"}
+    lines = [
+        "# Text classifier",
+        "",
+        f"Task: {kind[labels['task']]}, from {'two texts' if info.pair else 'one text'}. "
+        f"Encoder: `{info.recipe['model']['encoder']}`. Made with snapfit {info.versions.get('snapfit', '')}.",
+        "",
+        "## Use",
+        "",
+        "```python",
+        "import snapfit",
+        "",
+        'classifier = snapfit.load("path/to/this/folder")',
+        f"classifier.predict([{_sample(info)}])",
+        "```",
+        "",
+        _compatibility(info),
+        "",
+        "## Results",
+        "",
+        *_metrics_table(info.metrics),
+        "",
+        "## Labels",
+        "",
+        ", ".join(f"`{name}`" for name in labels["names"]),
+        "",
+        "## How it was made",
+        "",
+        f"- pooling `{info.pooling}`: {info.pooling_reason}",
+        f"- texts longer than {info.max_tokens} tokens are cut at the end",
+        *[f"- `{key}` = `{_value(info.recipe, key)}`: {reason}" for key, reason in reasons.items()],
+        "",
+        "The whole recipe and the identity of the data are in `snapfit.json`.",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _sample(info: BundleInfo) -> str:
+    return '("a text", "another text")' if info.pair else '"a text"'
+
+
+def _compatibility(info: BundleInfo) -> str:
+    if info.head == "native":
+        return (
+            "Plain transformers opens this folder too: "
+            "`AutoModelForSequenceClassification.from_pretrained(folder)` gives the same logits."
+        )
+    return (
+        f"The head pools with `{info.pooling}`, which transformers does not have: this bundle needs snapfit. "
+        "Train with `--set model.pooling=native` for one that plain transformers opens."
+    )
+
+
+def _metrics_table(metrics: dict[str, dict[str, float]]) -> list[str]:
+    if not metrics:
+        return ["No split was held out, so nothing was measured."]
+    names = list(dict.fromkeys(name for split in metrics.values() for name in split))
+    rows = [
+        f"| {split} | " + " | ".join(f"{values[n]:.4f}" for n in names) + " |"
+        for split, values in metrics.items()
+    ]
+    return ["| split | " + " | ".join(names) + " |", "|---" * (len(names) + 1) + "|", *rows]
+
+
+def _value(recipe: dict[str, dict[str, object]], key: str) -> object:
+    section, field = key.split(".")
+    return recipe[section][field]

@@ -1,0 +1,171 @@
+"""What a path is and what is in it, as plain values: a bundle, a run folder (its bundle), or an encoder."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from snapfit.core.errors import BadInput, MissingExtra, WorkFailed
+from snapfit.core.files import MANIFEST, list_files
+from snapfit.runtime.bundle import INFO_FILE, Bundle
+
+if TYPE_CHECKING:
+    from snapfit.nn.classifier import Classifier
+
+_PROBE_TOLERANCE = 1e-4
+
+
+def inspect_path(path: str) -> dict[str, Any]:
+    """Tell what `path` is: a bundle's or an encoder's folder, a run folder, "starter" or a name on the hub.
+
+    Returns what `describe_bundle` or `describe_encoder` gives; "kind" says which.
+    Raises BadInput when it is nothing of these, or damaged.
+    """
+    folder = Path(path).expanduser()
+    if path != "starter" and folder.is_dir():
+        if (folder / INFO_FILE).exists() or (folder / MANIFEST).exists():
+            return describe_bundle(folder)
+        if (folder / "bundle" / INFO_FILE).exists():
+            return describe_bundle(folder / "bundle")
+        if (folder / "journal.jsonl").exists():
+            found = f"{path} is a run folder without a bundle"
+            raise BadInput(found, "a run that was finished", "see its journal.jsonl; train again")
+        if not (folder / "config.json").exists():
+            found = f"{path} is neither a bundle, nor a run folder, nor an encoder"
+            raise BadInput(found, f"a folder with {INFO_FILE}, bundle/ or config.json", "check the path")
+    elif folder.exists():
+        raise BadInput(f"{path} is a file", "a bundle's, a run's or an encoder's folder", "check the path")
+    return describe_encoder(path)
+
+
+def describe_bundle(folder: Path) -> dict[str, Any]:
+    """A bundle in plain values, its probes replayed where torch is installed.
+
+    Keys: kind, path, those of snapfit.json with the labels as a list of names, files {name: bytes}, bytes,
+    transformers {opens, why}, probes {same (None: not replayed), largest_difference, why}.
+    Raises BadInput for a bundle that is damaged.
+    """
+    bundle = Bundle.open(folder)
+    info = bundle.info
+    files = {name: path.stat().st_size for name, path in list_files(folder).items()}
+    return {
+        "kind": "bundle",
+        "path": str(folder),
+        **info.to_dict(),
+        "labels": list(bundle.label_set.names),
+        "files": files,
+        "bytes": sum(files.values()),
+        "transformers": _opened_by_transformers(bundle),
+        "probes": _replay(bundle),
+    }
+
+
+def _replay(bundle: Bundle) -> dict[str, Any]:
+    from snapfit.loading import load
+
+    outcome: dict[str, Any] = {"same": None, "largest_difference": None, "why": ""}
+    if bundle.probes() is None:
+        return {**outcome, "why": "the bundle has none"}
+    try:
+        predictor = load(bundle.folder, verify=False)
+        difference = predictor.replay_probes(tolerance=_PROBE_TOLERANCE)
+    except MissingExtra as error:
+        return {**outcome, "why": f"{error.found}; {error.fix}"}
+    except WorkFailed as error:
+        return {**outcome, "same": False, "why": str(error)}
+    return {**outcome, "same": True, "largest_difference": difference}
+
+
+def _opened_by_transformers(bundle: Bundle) -> dict[str, Any]:
+    """Whether transformers' own class opens the bundle, tried out where the head says that it should."""
+    if bundle.info.head != "native":
+        return {"opens": False, "why": f"transformers has no head with the pooling {bundle.info.pooling!r}"}
+    try:
+        from transformers import AutoModelForSequenceClassification
+    except ImportError:
+        return {"opens": True, "why": "a native head; not tried, transformers is not installed"}
+    try:
+        _, report = AutoModelForSequenceClassification.from_pretrained(
+            bundle.folder, output_loading_info=True, local_files_only=True, trust_remote_code=False
+        )
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        return {"opens": False, "why": f"it was tried: {str(error).strip().splitlines()[0]}"}
+    wrong = [str(name) for kind in ("missing_keys", "unexpected_keys", "mismatched_keys") for name in report[kind]]
+    if wrong:
+        return {"opens": False, "why": f"it was tried: {len(wrong)} weights do not fit, such as {wrong[0]}"}
+    return {"opens": True, "why": "a native head; it was tried, every weight fits"}
+
+
+def describe_encoder(name: str) -> dict[str, Any]:
+    """An encoder in plain values: size, depth, length, tokenizer, and the parameter groups of a default
+    training.
+
+    name: a folder, "starter", or a hub name. Keys: kind, name, source, folder, family, notices, layers,
+    width, parameters, positions (None: no limit), vocabulary, pad_id, groups [lines], rates {lr,
+    head_lr_factor, layer_ratio, weight_decay}. The head in it is one of two labels. Raises BadInput when it
+    cannot be used.
+    """
+    from snapfit.core.recipe import Recipe
+    from snapfit.data.tokenizer import TextTokenizer
+    from snapfit.nn.encoder import find_encoder, read_tokenizer
+    from snapfit.nn.families import depth_reader, family_of, max_positions, n_depths
+    from snapfit.training.assemble import build_model
+    from snapfit.training.param_groups import format_plan, plan_groups
+
+    source = find_encoder(name)
+    files = read_tokenizer(source)
+    positions = max_positions(source.config)
+    TextTokenizer.from_bytes(files.tokenizer_json, max_tokens=positions or 512, pad_id=files.pad_id)
+    model, _ = build_model(Recipe(), source, task="single", label_names=["0", "1"], pooling="mean")
+    rates = _default_rates(model, positions)
+    plan = plan_groups(
+        model,
+        depth_reader(model.config, model.encoder_prefix),
+        lr=rates["lr"],
+        head_lr_factor=rates["head_lr_factor"],
+        layer_ratio=rates["layer_ratio"],
+        weight_decay=rates["weight_decay"],
+    )
+    return {
+        "kind": "encoder",
+        "name": name,
+        "source": source.kind,
+        "folder": str(source.folder),
+        "family": source.config.model_type,
+        "known_family": family_of(source.config).known,
+        "notices": source.notices,
+        "layers": n_depths(source.config),
+        "width": source.config.hidden_size,
+        "parameters": int(np.sum([parameter.numel() for parameter in model.encoder.parameters()])),
+        "positions": positions,
+        "vocabulary": source.config.vocab_size,
+        "pad_id": files.pad_id,
+        "groups": format_plan(plan),
+        "rates": rates,
+    }
+
+
+def _default_rates(model: "Classifier", positions: int | None) -> dict[str, float]:
+    """The rates of the default recipe for an encoder of this size, on a common kind of table."""
+    from snapfit.core.recipe import Recipe, settled
+    from snapfit.training.assemble import layer_parameters
+    from snapfit.training.defaults import Facts, resolve
+
+    facts = Facts(
+        task="single",
+        n_rows=10_000,
+        n_outputs=2,
+        lengths=np.array([64]),
+        layer_parameters=layer_parameters(model),
+        max_positions=positions,
+        precision=("fp32", ""),
+        pooling=("mean", ""),
+        threads=1,
+    )
+    optim = resolve(Recipe(), facts)[0].optim
+    return {
+        "lr": settled(optim.lr),
+        "head_lr_factor": settled(optim.head_lr_factor),
+        "layer_ratio": settled(optim.layer_ratio),
+        "weight_decay": optim.weight_decay,
+    }

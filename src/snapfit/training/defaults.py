@@ -1,0 +1,171 @@
+"""What `auto` means: the default recipe, as functions of the data and the encoder.
+
+Each rule gives a plain number and the reason in words; both are printed at the start of a run and stored with it.
+Where the numbers come from is in docs/defaults.md.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from snapfit.core.errors import BadInput, nearest
+from snapfit.core.labels import Task
+from snapfit.core.metrics import default_metric, metrics_of
+from snapfit.core.recipe import Recipe
+
+Resolved = tuple[Any, str]
+"""A value and the reason for it."""
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What the rules look at.
+
+    n_rows: training rows. n_outputs: labels. lengths: tokens of each training row, uncut.
+    layer_parameters: numbers in the encoder without its embedding tables. max_positions: its limit in tokens, if any.
+    precision: "fp32" or "bf16" as measured, with the reason. pooling: as measured, with the reason.
+    threads: of torch.
+    """
+
+    task: Task
+    n_rows: int
+    n_outputs: int
+    lengths: np.ndarray
+    layer_parameters: int
+    max_positions: int | None
+    precision: Resolved
+    pooling: Resolved
+    threads: int
+
+
+def encoder_rate(layer_parameters: int) -> float:
+    """Peak learning rate of the encoder's top layer, by its size without embeddings.
+
+    A power law through 2e-4 at 10.6 million (six layers of 384) and 4e-5 at 85 million (BERT base), kept within
+    1e-5 and 5e-4, to two significant digits.
+    """
+    exponent = math.log(5.0) / math.log(85.0 / 10.6)
+    rate = 2e-4 * (10.6e6 / max(layer_parameters, 1)) ** exponent
+    return float(f"{min(max(rate, 1e-5), 5e-4):.1e}")
+
+
+def batch_size(n_rows: int) -> int:
+    """Rows of an optimizer step: small sets need steps, large ones can afford quieter gradients."""
+    return 16 if n_rows < 5_000 else 32 if n_rows <= 100_000 else 64
+
+
+WANTED_STEPS = 1_500
+MIN_EPOCHS, MAX_EPOCHS = 3, 20
+
+
+def epoch_count(n_rows: int, step_size: int) -> int:
+    """Epochs that give about WANTED_STEPS steps, within 3 and 20."""
+    return min(max(math.ceil(WANTED_STEPS * step_size / n_rows), MIN_EPOCHS), MAX_EPOCHS)
+
+
+def head_factor(n_outputs: int, total_steps: int) -> float:
+    """The head's rate over the encoder's: 10, or 20 when there are many classes or few steps to learn them in."""
+    return 20.0 if n_outputs >= 50 or total_steps < 500 else 10.0
+
+
+def token_limit(lengths: np.ndarray, max_positions: int | None) -> int:
+    """Tokens that a row is cut to: the 99.5th percentile of training rows, to a multiple of 8, at most 512."""
+    wanted = math.ceil(float(np.percentile(lengths, 99.5)) / 8) * 8
+    return max(8, min(wanted, max_positions or 512, 512))
+
+
+def evaluations_per_epoch(epochs: float) -> int:
+    """Two where epochs are few, else one."""
+    return 2 if epochs <= 5 else 1
+
+
+def _rules(recipe: Recipe, facts: Facts) -> list[tuple[str, Callable[[dict[str, Any]], Resolved]]]:
+    """(key, rule) in the order in which they build on one another; a rule sees the values resolved so far."""
+    n_rows = facts.n_rows
+
+    def steps(known: dict[str, Any]) -> int:
+        rows = int(known["train.batch"]) * recipe.train.accumulate
+        return max(1, round(float(known["train.epochs"]) * math.ceil(n_rows / rows)))
+
+    return [
+        ("model.pooling", lambda known: facts.pooling),
+        ("train.precision", lambda known: facts.precision),
+        ("train.threads", lambda known: (facts.threads, "torch's own choice on this machine")),
+        (
+            "length.max_tokens",
+            lambda known: (
+                token_limit(facts.lengths, facts.max_positions),
+                f"99.5 % of the training rows fit; the longest has {int(facts.lengths.max()):,} tokens",
+            ),
+        ),
+        ("train.batch", lambda known: (batch_size(n_rows), f"for {n_rows:,} training rows")),
+        (
+            "train.epochs",
+            lambda known: (
+                epoch_count(n_rows, known["train.batch"] * recipe.train.accumulate),
+                f"about {WANTED_STEPS:,} steps, at least {MIN_EPOCHS} and at most {MAX_EPOCHS} epochs",
+            ),
+        ),
+        (
+            "train.evaluations_per_epoch",
+            lambda known: (
+                evaluations_per_epoch(known["train.epochs"]),
+                "two while epochs are few",
+            ),
+        ),
+        (
+            "train.patience",
+            lambda known: (None, "a rate that falls to zero gains most at its end; the best is kept"),
+        ),
+        (
+            "train.metric",
+            lambda known: (default_metric(facts.task), f"the usual one for task {facts.task!r}"),
+        ),
+        (
+            "optim.lr",
+            lambda known: (
+                encoder_rate(facts.layer_parameters),
+                f"for {facts.layer_parameters / 1e6:.1f} million parameters in the encoder's layers",
+            ),
+        ),
+        (
+            "optim.head_lr_factor",
+            lambda known: (
+                head_factor(facts.n_outputs, steps(known)),
+                f"{facts.n_outputs} outputs, {steps(known):,} steps",
+            ),
+        ),
+        ("optim.layer_ratio", lambda known: (0.5, "lower layers hold what is general")),
+        ("log.every_steps", lambda known: (max(1, steps(known) // 50), "about fifty lines a run")),
+    ]
+
+
+def resolve(recipe: Recipe, facts: Facts) -> tuple[Recipe, dict[str, str]]:
+    """The recipe with every `auto` replaced by a value, and the reason for each by key.
+
+    What the recipe states stays as it is and has no reason here. `data.*` is resolved where the data are read.
+    """
+    stated = recipe.to_dict()
+    known: dict[str, Any] = {}
+    reasons: dict[str, str] = {}
+    for key, rule in _rules(recipe, facts):
+        section, field = key.split(".")
+        value = stated[section][field]
+        if value == "auto":
+            value, reasons[key] = rule(known)
+        known[key] = value
+    _check_metric(known["train.metric"], facts.task)
+    return recipe.with_values({key: known[key] for key in reasons}), reasons
+
+
+def _check_metric(metric: str, task: Task) -> None:
+    usable = metrics_of(task)
+    if metric not in usable:
+        raise BadInput(
+            f"train.metric is {metric!r}",
+            f"a metric of task {task!r}: {', '.join(usable)}",
+            f"--set train.metric={nearest(metric, usable) or usable[0]}",
+        )

@@ -1,0 +1,76 @@
+"""Scoring a split with the code that also serves: the predictor's batching, the core's scores and metrics."""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from snapfit.core.labels import LabelSet
+from snapfit.core.metrics import compute_metrics
+from snapfit.core.scores import logits_to_scores
+from snapfit.nn.backend import TorchBackend
+from snapfit.nn.classifier import Classifier
+from snapfit.runtime.predictor import batched_logits
+from snapfit.training.loop import Examples
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Scores of a split and their metrics, by name."""
+
+    scores: np.ndarray
+    metrics: dict[str, float]
+
+
+def evaluate(
+    model: Classifier,
+    examples: Examples,
+    label_set: LabelSet,
+    *,
+    autocast: Callable[[], AbstractContextManager[object]],
+) -> Evaluation:
+    """Metrics of a model on a split; the model is left in evaluation mode.
+
+    label_set: a regression's standardised logits and targets are brought back to its units before anything is
+    measured. autocast: makes the context of the forward pass.
+    """
+    backend = TorchBackend(model, device=next(model.parameters()).device.type)
+    with autocast():
+        logits = batched_logits(backend, examples.tokens, pad_id=examples.pad_id)
+    targets = examples.targets
+    if label_set.task == "regression":
+        logits = logits * label_set.target_scale + label_set.target_mean
+        targets = targets * label_set.target_scale + label_set.target_mean
+    scores = logits_to_scores(logits, label_set.task)
+    return Evaluation(scores, compute_metrics(label_set.task, scores, targets))
+
+
+class BestWeights:
+    """The weights of the best evaluation so far, held on the CPU.
+
+    is_better: (new, old) -> bool. Of equal evaluations the earliest stays.
+    Attributes: value and step of the best one (None and 0 before any), and how many evaluations came since.
+    """
+
+    def __init__(self, is_better: Callable[[float, float], bool]) -> None:
+        self._is_better = is_better
+        self._weights: dict[str, torch.Tensor] = {}
+        self.value: float | None = None
+        self.step = 0
+        self.evaluations_since = 0
+
+    def offer(self, model: Classifier, value: float, step: int) -> bool:
+        """Take the model's weights if `value` is better than what is held; returns whether it was."""
+        if self.value is not None and not self._is_better(value, self.value):
+            self.evaluations_since += 1
+            return False
+        self._weights = {name: tensor.detach().cpu().clone() for name, tensor in model.state_dict().items()}
+        self.value, self.step, self.evaluations_since = value, step, 0
+        return True
+
+    def restore(self, model: Classifier) -> None:
+        """Put the held weights back into the model; nothing happens when none are held."""
+        if self._weights:
+            model.load_state_dict(self._weights)

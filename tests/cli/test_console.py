@@ -1,0 +1,124 @@
+"""The console: events as lines, levels, and a live bar on terminals alone."""
+
+import io
+import os
+import pty
+import sys
+from typing import Any
+
+import pytest
+
+from snapfit.cli.console import Console, Pace, aligned, byte_size, clock, metrics_lines, recipe_lines
+from snapfit.core.recipe import Recipe
+
+STEP = {
+    "kind": "step",
+    "epoch": 0,
+    "position": 0,
+    "grad_norm": 1.0,
+    "rows": 8,
+    "tokens": 100,
+    "total_steps": 100,
+}
+START = {"kind": "start", "time": 10.0, "total_steps": 100, "rows": 800}
+
+
+def step(number: int, **changes: Any) -> dict[str, Any]:
+    return {**STEP, "number": number, "time": 10.0 + number, "loss": 0.5, "lr_multiplier": 0.5, **changes}
+
+
+def shown(events: list[dict[str, Any]], **options: Any) -> list[str]:
+    stream = io.StringIO()
+    with Console(stream, **options) as console:
+        for event in events:
+            console(event)
+    return stream.getvalue().splitlines()
+
+
+def test_step_lines_are_thinned_at_info_and_complete_at_debug() -> None:
+    events = [START, *(step(i) for i in range(1, 101))]
+    assert 15 <= len(shown(events)) <= 25
+    assert len(shown(events, level="debug")) == 101
+    assert shown(events, level="warning") == []
+    assert shown(events, quiet=True) == []
+
+
+def test_a_step_line_tells_loss_rate_speed_and_time_left() -> None:
+    recipe = {"kind": "recipe", "recipe": {"optim": {"lr": 1e-4}}, "reasons": {}}
+    *_, line = shown([recipe, START, step(50)])
+    assert line == "step        50/100  loss 0.5000  lr 5.00e-05  100 tokens/s  0:50 left"
+
+
+def test_a_loss_that_the_journal_could_not_write_is_nan() -> None:
+    assert "loss nan" in shown([START, step(1, loss=None)])[-1]
+
+
+def test_the_best_evaluation_is_marked_and_its_metric_comes_first() -> None:
+    event = {"kind": "evaluation", "split": "valid", "step": 5, "metrics": {"nll": 1.0, "accuracy": 0.5}}
+    best, not_best = shown([{**event, "metric": "accuracy", "best": best} for best in (True, False)])
+    assert best == "valid      after step 5  accuracy 0.5000  nll 1.0000  * best"
+    assert "best" not in not_best
+
+
+def test_warnings_pass_the_level_warning() -> None:
+    events = [
+        {"kind": "notice", "text": "mind this"},
+        {"kind": "interrupted", "step": 3, "total_steps": 9},
+        {"kind": "early_stop", "step": 3, "best_step": 1},
+        {"kind": "something new", "field": 1},
+    ]
+    assert len(shown(events, level="warning")) == 2
+    assert len(shown(events)) == 3
+
+
+def test_recipe_lines_give_reasons_and_leave_defaults_out() -> None:
+    recipe = Recipe().with_values({"optim.lr": 1e-4, "train.epochs": 3, "train.patience": None})
+    lines = recipe_lines(recipe.to_dict(), {"train.epochs": "few rows"}, every=False)
+    assert [" ".join(line.split()) for line in lines] == [
+        "optim.lr = 0.0001 (given)",
+        "train.epochs = 3.0 (few rows)",
+        "train.patience = none (given)",
+    ]
+    assert len(recipe_lines(recipe.to_dict(), {}, every=True)) > 30
+
+
+def test_columns_stand_under_one_another_also_with_wide_characters() -> None:
+    assert aligned([("天气", "1"), ("weather", "20")], right=[1]) == ["天气      1", "weather  20"]
+    assert aligned([]) == []
+    assert metrics_lines({"valid": {"accuracy": 0.5}}) == ["       accuracy", "valid    0.5000"]
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(0, "0:00"), (59.6, "1:00"), (3661, "1:01:01")])
+def test_clock(seconds: float, text: str) -> None:
+    assert clock(seconds) == text
+
+
+@pytest.mark.parametrize(("size", "text"), [(5, "5 bytes"), (1500, "1.5 kB"), (2_500_000, "2.5 MB"), (3e9, "3.0 GB")])
+def test_byte_size(size: float, text: str) -> None:
+    assert byte_size(int(size)) == text
+
+
+def test_pace_counts_the_tokens_of_steps_that_were_not_reported() -> None:
+    pace = Pace(total=100, start=0.0)
+    pace.take({"number": 10, "tokens": 50, "time": 5.0})
+    assert pace.tokens_per_second == pytest.approx(100.0)
+    assert pace.seconds_left == pytest.approx(45.0)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a pseudo-terminal")
+def test_a_terminal_gets_a_live_bar_and_a_dumb_one_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+    for term, live in (("xterm", True), ("dumb", False)):
+        monkeypatch.setenv("TERM", term)
+        leader, follower = pty.openpty()
+        with os.fdopen(follower, "w") as stream, Console(stream) as console:
+            console(START)
+            for i in range(1, 20):
+                console(step(i))
+            console.close()
+            console.result("bundle", "here")
+            stream.flush()
+            written = os.read(leader, 100_000).decode()
+        os.close(leader)
+        assert ("\x1b[" in written) is live
+        assert ("step  " in written) is not live
+        assert "here" in written

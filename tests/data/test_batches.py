@@ -1,0 +1,137 @@
+"""Batches: each row once, the order a pure function of its arguments, padding that nothing can be read from."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from snapfit.core.errors import BadInput
+from snapfit.data.batches import micro_batches, pad, sorted_batches, step_rows
+from snapfit.data.tokenizer import TokenIds
+
+LENGTHS = st.lists(st.integers(1, 60), max_size=120).map(lambda v: np.array(v, dtype=np.int64))
+SEEDS = st.integers(0, 2**32 - 1)
+
+
+def token_ids(rows: list[list[int]], seconds: list[int]) -> TokenIds:
+    offsets = np.cumsum([0, *map(len, rows)])
+    ids = np.array([token for row in rows for token in row], dtype=np.uint16)
+    return TokenIds(ids, offsets.astype(np.int64), np.array(seconds, dtype=np.uint16))
+
+
+TOKENS = token_ids([[5, 6, 7], [8], [9, 10, 11, 12]], [3, 1, 2])
+
+
+def padded_sizes(lengths: np.ndarray, batches: list[np.ndarray]) -> list[int]:
+    return [int(lengths[rows].max()) * len(rows) for rows in batches]
+
+
+def each_once(batches: list[np.ndarray], n: int) -> bool:
+    return sorted(np.concatenate([np.empty(0, int), *batches]).tolist()) == list(range(n))
+
+
+def test_padding_by_hand() -> None:
+    batch = pad(TOKENS, np.array([2, 0, 1]), pad_id=99)
+    assert batch.input_ids.tolist() == [[9, 10, 11, 12], [5, 6, 7, 99], [8, 99, 99, 99]]
+    assert batch.attention_mask.tolist() == [[1, 1, 1, 1], [1, 1, 1, 0], [1, 0, 0, 0]]
+    assert batch.token_type_ids.tolist() == [[0, 0, 1, 1], [0, 0, 0, 0], [0, 0, 0, 0]]
+    assert batch.rows.tolist() == [2, 0, 1]
+    assert all(array.dtype == np.int64 for array in vars(batch).values())
+
+
+def test_no_rows_are_an_empty_batch() -> None:
+    assert pad(TOKENS, np.array([], dtype=np.int64), pad_id=0).input_ids.shape == (0, 0)
+
+
+def test_a_row_beyond_the_last_is_an_error() -> None:
+    with pytest.raises(IndexError):
+        pad(TOKENS, np.array([3]), pad_id=0)
+
+
+@given(st.lists(st.integers(0, 2), max_size=8))
+def test_taking_then_padding_is_padding(rows: list[int]) -> None:
+    places = np.array(rows, dtype=np.int64)
+    direct, taken = pad(TOKENS, places, pad_id=0), pad(TOKENS.take(places), np.arange(len(rows)), pad_id=0)
+    assert (direct.input_ids == taken.input_ids).all()
+    assert (direct.token_type_ids == taken.token_type_ids).all()
+
+
+@given(LENGTHS, SEEDS, st.integers(0, 5), st.integers(1, 9), st.integers(1, 4))
+def test_steps_hold_every_row_once(lengths: np.ndarray, seed: int, epoch: int, step_size: int, window: int) -> None:
+    steps = step_rows(lengths, seed=seed, epoch=epoch, step_size=step_size, window=window)
+    again = step_rows(lengths.copy(), seed=seed, epoch=epoch, step_size=step_size, window=window)
+    assert each_once(steps, len(lengths))
+    assert [rows.tolist() for rows in steps] == [rows.tolist() for rows in again]
+    assert len(steps) == -(-len(lengths) // step_size)
+    assert sum(len(rows) != step_size for rows in steps) <= 1
+
+
+@given(LENGTHS, SEEDS, st.integers(1, 9), st.integers(1, 200))
+def test_steps_keep_the_token_budget(lengths: np.ndarray, seed: int, step_size: int, budget: int) -> None:
+    steps = step_rows(lengths, seed=seed, epoch=0, step_size=step_size, token_budget=budget)
+    assert each_once(steps, len(lengths))
+    assert all(0 < len(rows) <= step_size for rows in steps)
+    sizes = padded_sizes(lengths, steps)
+    assert all(size <= budget or len(rows) == 1 for size, rows in zip(sizes, steps, strict=True))
+
+
+def test_the_order_never_changes_between_versions() -> None:
+    steps = step_rows(np.array([3, 1, 2, 5, 4, 9, 1, 7]), seed=1, epoch=2, step_size=3, window=1)
+    assert [rows.tolist() for rows in steps] == [[3, 7], [6, 1, 5], [2, 0, 4]]
+
+
+def test_seeds_and_epochs_differ() -> None:
+    lengths = np.ones(100, dtype=np.int64)
+    orders = {
+        tuple(np.concatenate(step_rows(lengths, seed=seed, epoch=epoch, step_size=8)).tolist())
+        for seed in range(3)
+        for epoch in range(3)
+    }
+    assert len(orders) == 9
+
+
+def test_steps_pad_little_and_still_mix() -> None:
+    lengths = np.random.default_rng(0).integers(4, 128, 4096)
+    steps = step_rows(lengths, seed=0, epoch=0, step_size=32)
+    assert sum(padded_sizes(lengths, steps)) < 1.1 * lengths.sum()
+    means = np.array([lengths[rows].mean() for rows in steps])
+    assert abs(np.corrcoef(means[:-1], means[1:])[0, 1]) < 0.3  # neighbouring steps are not alike
+    spread = [rows.max() - rows.min() for rows in steps]
+    assert np.mean(spread) > 2000  # rows of a step come from all over the table
+
+
+def test_equal_lengths_are_mixed_too() -> None:
+    firsts = [step_rows(np.ones(50), seed=s, epoch=0, step_size=5)[0].tolist() for s in range(20)]
+    assert len({tuple(rows) for rows in firsts}) > 15
+
+
+@given(st.integers(0, 40), st.integers(1, 10))
+def test_micro_batches_partition_a_step(n: int, accumulate: int) -> None:
+    rows = np.arange(100, 100 + n)
+    parts = micro_batches(rows, accumulate)
+    assert np.concatenate([np.empty(0, int), *parts]).tolist() == rows.tolist()
+    assert len(parts) == min(n, accumulate)
+    sizes = [len(part) for part in parts]
+    assert not sizes or (min(sizes) > 0 and max(sizes) - min(sizes) <= 1)
+
+
+@given(LENGTHS, st.integers(1, 300), st.integers(1, 12))
+def test_sorted_batches(lengths: np.ndarray, budget: int, max_rows: int) -> None:
+    batches = sorted_batches(lengths, token_budget=budget, max_rows=max_rows)
+    assert each_once(batches, len(lengths))
+    in_order = lengths[np.concatenate([np.empty(0, int), *batches])]
+    assert (np.diff(in_order) <= 0).all()
+    assert all(0 < len(rows) <= max_rows for rows in batches)
+    sizes = padded_sizes(lengths, batches)
+    assert all(size <= budget or len(rows) == 1 for size, rows in zip(sizes, batches, strict=True))
+
+
+@pytest.mark.parametrize("wrong", [{"step_size": 0}, {"window": 0}, {"token_budget": 0}, {"seed": -1}, {"epoch": -1}])
+def test_sizes_out_of_range(wrong: dict[str, int]) -> None:
+    with pytest.raises(BadInput, match=next(iter(wrong))):
+        step_rows(np.ones(3), **({"seed": 0, "epoch": 0, "step_size": 2} | wrong))
+
+
+def test_no_accumulation_below_one() -> None:
+    with pytest.raises(BadInput, match="accumulate 0"):
+        micro_batches(np.arange(3), 0)

@@ -1,0 +1,101 @@
+"""Losses against torch's own with reduction "mean", and the door that refuses targets of another kind."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from snapfit.core.errors import WorkFailed
+from snapfit.nn.losses import loss_sum
+
+ROWS, LABELS = 7, 4
+
+
+@pytest.fixture
+def logits() -> Tensor:
+    return torch.randn(ROWS, LABELS, generator=torch.Generator().manual_seed(0)) * 3
+
+
+@pytest.fixture
+def classes() -> Tensor:
+    return torch.tensor([0, 1, 2, 3, 1, 1, 0])
+
+
+@pytest.fixture
+def flags() -> Tensor:
+    return torch.randint(0, 2, (ROWS, LABELS), generator=torch.Generator().manual_seed(1)).float()
+
+
+WEIGHTS = torch.tensor([0.5, 2.0, 1.0, 3.0])
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_single_is_cross_entropy(logits: Tensor, classes: Tensor, smoothing: float) -> None:
+    mean = nn.CrossEntropyLoss(label_smoothing=smoothing)(logits, classes)
+    torch.testing.assert_close(
+        loss_sum(logits, classes, task="single", label_smoothing=smoothing) / ROWS, mean
+    )
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_single_with_class_weights(logits: Tensor, classes: Tensor, smoothing: float) -> None:
+    """torch divides by the rows' weights; the loop divides by rows, for which weights have a mean of one."""
+    mean = nn.CrossEntropyLoss(weight=WEIGHTS, label_smoothing=smoothing)(logits, classes)
+    total = loss_sum(logits, classes, task="single", class_weights=WEIGHTS, label_smoothing=smoothing)
+    torch.testing.assert_close(total / WEIGHTS[classes].sum(), mean)
+
+
+def test_multi_is_binary_cross_entropy(logits: Tensor, flags: Tensor) -> None:
+    torch.testing.assert_close(
+        loss_sum(logits, flags, task="multi") / ROWS, nn.BCEWithLogitsLoss()(logits, flags)
+    )
+
+
+def test_multi_with_weights_and_smoothing(logits: Tensor, flags: Tensor) -> None:
+    total = loss_sum(logits, flags, task="multi", class_weights=WEIGHTS, label_smoothing=0.2)
+    mean = nn.BCEWithLogitsLoss(pos_weight=WEIGHTS)(logits, flags * 0.8 + 0.1)
+    torch.testing.assert_close(total / ROWS, mean)
+
+
+def test_regression_is_squared_error(logits: Tensor) -> None:
+    targets = torch.arange(ROWS, dtype=torch.float32)[:, None]
+    column = logits[:, :1]
+    torch.testing.assert_close(
+        loss_sum(column, targets, task="regression") / ROWS, nn.MSELoss()(column, targets)
+    )
+
+
+def test_the_parts_of_a_batch_add_up(logits: Tensor, flags: Tensor, classes: Tensor) -> None:
+    for task, targets in (("single", classes), ("multi", flags)):
+        parts = [loss_sum(logits[part], targets[part], task=task) for part in (slice(0, 3), slice(3, None))]
+        torch.testing.assert_close(sum(parts), loss_sum(logits, targets, task=task))
+
+
+@pytest.mark.parametrize("task", ["single", "multi"])
+def test_half_precision_logits_are_summed_in_float32(
+    logits: Tensor, flags: Tensor, classes: Tensor, task: str
+) -> None:
+    half = logits.to(torch.bfloat16)
+    targets = classes if task == "single" else flags
+    result = loss_sum(half, targets, task=task)
+    assert result.dtype == torch.float32
+    torch.testing.assert_close(result, loss_sum(half.float(), targets, task=task))
+
+
+@pytest.mark.parametrize(
+    ("task", "targets"),
+    [
+        ("single", torch.zeros(ROWS)),
+        ("single", torch.zeros(ROWS, dtype=torch.int32)),
+        ("single", torch.zeros(ROWS, 1, dtype=torch.int64)),
+        ("single", torch.zeros(ROWS - 1, dtype=torch.int64)),
+        ("multi", torch.zeros(ROWS, LABELS, dtype=torch.int64)),
+        ("multi", torch.zeros(ROWS, LABELS, dtype=torch.float64)),
+        ("multi", torch.zeros(ROWS)),
+        ("multi", torch.zeros(ROWS, LABELS - 1)),
+        ("regression", torch.zeros(ROWS)),
+        ("regression", torch.zeros(ROWS, 1)),
+    ],
+)
+def test_targets_of_another_kind_are_refused(logits: Tensor, task: str, targets: Tensor) -> None:
+    with pytest.raises(WorkFailed, match=f"the loss of task '{task}' takes"):
+        loss_sum(logits, targets, task=task)  # type: ignore[arg-type]

@@ -1,0 +1,223 @@
+"""Tables of predictions, read back with independent readers."""
+
+import csv
+import datetime
+import io
+import json
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tiny_bundle import LABELS
+
+from snapfit.core.errors import BadInput, WorkFailed
+from snapfit.runtime import tables
+from snapfit.runtime.tables import check_output, write_predictions
+
+TEXTS = ["plain", 'a "quoted", one', "two\nlines", " 007 ", "中\r"]
+SCORES = {
+    "single": np.array([[0.1, 0.2, 0.7], [0.5, 0.3, 0.2], [0.1, 0.8, 0.1], [0.4, 0.3, 0.3], [0.0, 0.0, 1.0]]),
+    "multi": np.array([[0.9, 0.2, 0.7], [0.1, 0.3, 0.2], [0.1, 0.8, 0.1], [0.5, 0.3, 0.3], [0.0, 0.0, 1.0]]),
+    "regression": np.array([[1.5], [2.0], [1 / 3], [-1e-20], [4.0]]),
+}
+PREDICTED: dict[str, list[Any]] = {
+    "single": ["good", "bad", "fair", "bad", "good"],
+    "multi": [["drama", "war"], [], ["fun"], ["drama"], ["war"]],
+    "regression": [1.5, 2.0, 1 / 3, -1e-20, 4.0],
+}
+
+
+def source() -> pa.Table:
+    return pa.table({"text": TEXTS, "id": ["007", "", "NA", "1e5", "5"]})
+
+
+@pytest.fixture(params=["single", "multi", "regression"])
+def task(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+def test_csv(tmp_path: Path, task: str) -> None:
+    out = tmp_path / "out.csv"
+    write_predictions(source(), SCORES[task], out, label_set=LABELS[task])
+    with open(out, encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["text"] for row in rows] == TEXTS
+    assert [row["id"] for row in rows] == ["007", "", "NA", "1e5", "5"]
+    predicted = [row["predicted"] for row in rows]
+    assert (predicted if task == "single" else [json.loads(cell) for cell in predicted]) == PREDICTED[task]
+    if task == "single":
+        assert [float(row["score"]) for row in rows] == [0.7, 0.5, 0.8, 0.4, 1.0]
+    elif task == "multi":
+        assert json.loads(rows[0]["score"]) == [0.9, 0.7]
+        assert rows[1]["predicted"] == rows[1]["score"] == "[]"
+    else:
+        assert "score" not in rows[0]
+
+
+def test_jsonl(tmp_path: Path, task: str) -> None:
+    out = tmp_path / "out.jsonl"
+    write_predictions(source(), SCORES[task], out, label_set=LABELS[task])
+    rows = [json.loads(line) for line in out.read_text(encoding="utf-8").split("\n")[:-1]]
+    assert [row["text"] for row in rows] == TEXTS
+    assert [row["predicted"] for row in rows] == PREDICTED[task]
+    assert "中" in out.read_text(encoding="utf-8")
+
+
+def test_parquet_keeps_every_type(tmp_path: Path, task: str) -> None:
+    out = tmp_path / "out.parquet"
+    table = source().append_column("tags", pa.array([["a"], [], None, ["b", "c"], ["d"]]))
+    write_predictions(table, SCORES[task], out, label_set=LABELS[task])
+    got = pq.read_table(out)
+    assert got.select(table.column_names).equals(table)
+    assert got.column("predicted").to_pylist() == PREDICTED[task]
+
+
+def test_tsv_is_plain(tmp_path: Path) -> None:
+    table = pa.table({"text": ['say "hi"', "中"], "n": [1, None]})
+    write_predictions(table, SCORES["multi"][:2], tmp_path / "out.tsv", label_set=LABELS["multi"])
+    lines = (tmp_path / "out.tsv").read_bytes().decode().split("\n")
+    assert lines == [
+        "text\tn\tpredicted\tscore",
+        'say "hi"\t1\t["drama", "war"]\t[0.9, 0.7]',
+        "中\t\t[]\t[]",
+        "",
+    ]
+    with pytest.raises(BadInput, match="a cell of row 3"):
+        write_predictions(source(), SCORES["single"], tmp_path / "new.tsv", label_set=LABELS["single"])
+    assert not (tmp_path / "new.tsv").exists()
+
+
+@pytest.mark.parametrize("format", ["csv", "tsv", "jsonl", "parquet"])
+def test_slices_do_not_show(format: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    table = pa.table({"text": ["a", "b", "c", "d", "e"]})
+
+    def written() -> bytes:
+        out = io.BytesIO()
+        write_predictions(table, SCORES["multi"], out, label_set=LABELS["multi"], format=format)
+        return out.getvalue()
+
+    whole = written()
+    monkeypatch.setattr(tables, "_SLICE_ROWS", 2)
+    sliced = written()
+    if format == "parquet":
+        assert pq.read_table(io.BytesIO(sliced)).equals(pq.read_table(io.BytesIO(whole)))
+    else:
+        assert sliced == whole
+        assert sliced.count(b"\n") == 5 + (format != "jsonl")
+
+
+@pytest.mark.parametrize("format", ["csv", "tsv", "jsonl", "parquet"])
+def test_no_rows_give_a_header(format: str) -> None:
+    out = io.BytesIO()
+    write_predictions(
+        source().slice(0, 0),
+        np.zeros((0, 3)),
+        out,
+        label_set=LABELS["single"],
+        format=format,
+        all_scores=True,
+    )
+    names = ["text", "id", "predicted", "score", "score_bad", "score_fair", "score_good"]
+    if format == "parquet":
+        assert pq.read_table(io.BytesIO(out.getvalue())).column_names == names
+    elif format == "jsonl":
+        assert out.getvalue() == b""
+    else:
+        delimiter = "," if format == "csv" else "\t"
+        assert next(csv.reader(io.StringIO(out.getvalue().decode()), delimiter=delimiter)) == names
+
+
+def test_a_stream_stays_open_and_is_csv() -> None:
+    out = io.BytesIO()
+    write_predictions(source(), SCORES["single"], out, label_set=LABELS["single"])
+    out.write(b"after")
+    assert out.getvalue().startswith(b'"text","id","predicted","score"\n')
+
+
+def test_all_scores_and_thresholds(tmp_path: Path) -> None:
+    out = tmp_path / "out.jsonl"
+    write_predictions(
+        source(),
+        SCORES["multi"],
+        out,
+        label_set=LABELS["multi"],
+        thresholds=np.array([0.95, 0.1, 0.6]),
+        all_scores=True,
+    )
+    first = json.loads(out.read_text(encoding="utf-8").split("\n")[0])
+    assert first["predicted"] == ["fun", "war"]
+    assert first["score"] == [0.2, 0.7]
+    assert [first[f"score_{name}"] for name in ("drama", "fun", "war")] == [0.9, 0.2, 0.7]
+
+
+def test_columns_of_other_types(tmp_path: Path) -> None:
+    table = pa.table(
+        {
+            "text": ["a"],
+            "list": [["x", 'y"']],
+            "struct": [{"k": 1}],
+            "when": [datetime.datetime(2026, 1, 2, 3, 4)],
+            "day": [datetime.date(2026, 1, 2)],
+            "took": [datetime.timedelta(seconds=90)],
+            "price": [Decimal("1.50")],
+            "raw": [b"\x00\xff"],
+            "nan": [float("nan")],
+            "nothing": pa.nulls(1),
+            "kind": pa.array(["c"]).dictionary_encode(),
+            "yes": [True],
+        }
+    )
+    for name in ("out.csv", "out.tsv", "out.jsonl"):
+        write_predictions(table, SCORES["single"][:1], tmp_path / name, label_set=LABELS["single"])
+    with open(tmp_path / "out.csv", encoding="utf-8", newline="") as file:
+        in_csv = next(csv.DictReader(file))
+    assert json.loads(in_csv["list"]) == ["x", 'y"']
+    assert json.loads(in_csv["struct"]) == {"k": 1}
+    assert in_csv["when"].startswith("2026-01-02 03:04:00")
+    got = [in_csv[name] for name in ("day", "took", "price", "raw", "nothing", "kind", "yes")]
+    assert got == ["2026-01-02", "0:01:30", "1.50", "AP8=", "", "c", "true"]
+    in_json = json.loads((tmp_path / "out.jsonl").read_text(encoding="utf-8"))
+    assert (in_json["nan"], in_json["nothing"], in_json["yes"]) == (None, None, True)
+    assert in_json["list"] == ["x", 'y"']
+    assert in_json["when"] == "2026-01-02T03:04:00"
+    assert (tmp_path / "out.tsv").read_text(encoding="utf-8").count("\n") == 2
+
+
+@given(st.lists(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0")), min_size=1))
+def test_any_text_survives_csv_and_jsonl(texts: list[str]) -> None:
+    table, scores = (
+        pa.table({"text": pa.array(texts, pa.string())}),
+        np.tile([[0.2, 0.3, 0.5]], (len(texts), 1)),
+    )
+    out = io.BytesIO()
+    write_predictions(table, scores, out, label_set=LABELS["single"])
+    rows = list(csv.reader(io.StringIO(out.getvalue().decode(), newline="")))
+    assert [row[0] for row in rows[1:]] == texts
+    out = io.BytesIO()
+    write_predictions(table, scores, out, label_set=LABELS["single"], format="jsonl")
+    assert [json.loads(line)["text"] for line in out.getvalue().split(b"\n")[:-1]] == texts
+
+
+def test_what_cannot_be_written(tmp_path: Path) -> None:
+    labels = LABELS["single"]
+    with pytest.raises(BadInput, match=r"suffix '\.xlsx'"):
+        check_output(["text"], tmp_path / "out.xlsx", label_set=labels)
+    with pytest.raises(BadInput, match="the format 'xml'"):
+        check_output(["text"], tmp_path / "out.csv", label_set=labels, format="xml")
+    with pytest.raises(BadInput, match="a column 'predicted' already"):
+        check_output(["text", "predicted"], tmp_path / "out.csv", label_set=labels)
+    assert check_output(["score_bad"], tmp_path / "OUT.CSV", label_set=labels) == "csv"
+    with pytest.raises(BadInput, match="a column 'score_bad' already"):
+        check_output(["score_bad"], tmp_path / "out.csv", label_set=labels, all_scores=True)
+    with pytest.raises(BadInput, match="a table of 5 rows"):
+        write_predictions(source(), SCORES["single"][:4], tmp_path / "out.csv", label_set=labels)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(WorkFailed, match="could not write"):
+        write_predictions(source(), SCORES["single"], tmp_path / "file" / "out.csv", label_set=labels)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file"]

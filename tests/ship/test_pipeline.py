@@ -1,0 +1,220 @@
+"""`snapfit.train` from table to run folder: what is written, what is refused, and where settings come from."""
+
+import csv
+import json
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import toys
+
+import snapfit
+from snapfit.core.errors import BadInput, WorkFailed
+from snapfit.core.files import sha256_file
+from snapfit.core.recipe import Recipe, load_recipe
+from snapfit.ship.pipeline import TrainResult
+from snapfit.training.journal import read_journal
+
+SHORT = toys.QUICK | {"train__epochs": 1, "model__pooling": "mean"}
+
+
+@pytest.fixture(scope="module")
+def encoder(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return str(toys.encoder_folder(tmp_path_factory.mktemp("encoder")))
+
+
+def weights_hash(result: TrainResult) -> str:
+    return sha256_file(result.bundle / "model.safetensors")
+
+
+def write_csv(path: Path, rows: list[dict[str, Any]]) -> Path:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    return path
+
+
+# ---------------------------------------------------------------- what is written
+
+
+def test_a_run_folder_tells_the_whole_story(capfd: pytest.CaptureFixture[str]) -> None:
+    run = toys.trained()
+    folder, result = run.result.run, run.result
+    assert {path.name for path in folder.iterdir()} == {"recipe.yaml", "data.json", "journal.jsonl", "bundle"}
+    assert load_recipe(folder / "recipe.yaml", environment={}) == result.recipe
+    settings = result.recipe.to_dict()
+    assert {section for section, values in settings.items() if "auto" in values.values()} <= {"data"}
+    events = read_journal(folder / "journal.jsonl")
+    assert events == json.loads(json.dumps(run.events))
+    assert [events[0]["kind"], events[-1]["kind"]] == ["data", "end"]
+    assert events[-1]["metrics"] == result.metrics
+    data = json.loads((folder / "data.json").read_text())
+    assert set(data) == {"hash", "splits", "labels"}
+    assert data["labels"]["names"] == ["animals", "food", "tools"]
+    assert data["splits"]["train"]["rows"] + data["splits"]["valid"]["rows"] == len(run.rows)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_the_library_never_prints(encoder: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    result = snapfit.train(toys.single_rows(30), out=tmp_path / "run", encoder=encoder, **SHORT)
+    snapfit.load(result.bundle).predict("the honey")
+    assert capfd.readouterr() == ("", "")
+
+
+def test_the_result_is_plain_values(encoder: str, tmp_path: Path) -> None:
+    result = snapfit.train(toys.single_rows(30), out=tmp_path / "run", encoder=encoder, **SHORT)
+    values = json.loads(json.dumps(result.to_dict()))
+    assert values["bundle"] == str(tmp_path / "run" / "bundle")
+    assert values["stopped_by"] is None
+    assert values["metrics"] == result.metrics
+    assert Recipe.from_dict(values["recipe"]) == result.recipe
+    assert 0 < result.train_seconds < result.seconds
+
+
+def test_a_written_recipe_repeats_the_run(tmp_path: Path) -> None:
+    run = toys.trained()
+    again = snapfit.train(run.rows, out=tmp_path / "again", recipe=run.result.run / "recipe.yaml")
+    assert weights_hash(again) == weights_hash(run.result)
+    assert again.metrics == run.result.metrics
+
+
+@pytest.mark.parametrize("kind", ["list", "pandas", "csv", "jsonl"])
+def test_every_kind_of_table_gives_the_same_weights(encoder: str, tmp_path: Path, kind: str) -> None:
+    rows = toys.single_rows(40)
+    makers: dict[str, Callable[[], Any]] = {
+        "list": lambda: rows,
+        "pandas": lambda: pd.DataFrame(rows),
+        "csv": lambda: write_csv(tmp_path / "table.csv", rows),
+        "jsonl": lambda: tmp_path / "table.jsonl",
+    }
+    (tmp_path / "table.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    settings = {"encoder": encoder, **SHORT}
+    result = snapfit.train(makers[kind](), out=tmp_path / "run", **settings)
+    reference = snapfit.train(rows, out=tmp_path / "reference", **settings)
+    assert weights_hash(result) == weights_hash(reference)
+
+
+# ---------------------------------------------------------------- where it is written
+
+
+def test_runs_get_free_names(encoder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    table = write_csv(tmp_path / "reviews.csv", toys.single_rows(30))
+    names = [snapfit.train(table, encoder=encoder, **SHORT).run for _ in range(2)]
+    names.append(snapfit.train(toys.single_rows(30), encoder=encoder, **SHORT).run)
+    assert names == [Path("runs/reviews"), Path("runs/reviews-2"), Path("runs/table")]
+
+
+def test_a_folder_with_content_is_never_written_to(encoder: str, tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "mine.txt").write_text("keep")
+    (tmp_path / "file").write_text("keep")
+    for out in (tmp_path / "run", tmp_path / "file"):
+        with pytest.raises(BadInput, match="exists already"):
+            snapfit.train(toys.single_rows(30), out=out, encoder=encoder, **SHORT)
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["mine.txt"]
+    (tmp_path / "empty").mkdir()
+    assert snapfit.train(
+        toys.single_rows(30), out=tmp_path / "empty", encoder=encoder, **SHORT
+    ).bundle.is_dir()
+
+
+@pytest.mark.parametrize(
+    ("change", "found"),
+    [
+        ({"encoder": "./no-such-encoder"}, "there is no folder"),
+        ({"train__metric": "rmse"}, r"train\.metric is 'rmse'"),
+        ({"length__max_tokens": 9_000}, r"length\.max_tokens is 9000"),
+        ({"optim__freeze_layers": 9}, r"optim\.freeze_layers is 9"),
+        ({"loss__class_weights": {"zebra": 2.0}}, "'zebra'"),
+        ({"table": [{"text": "only one row", "label": "a"}]}, "one label only"),
+        ({"table": "no-such-table.csv"}, r"no-such-table\.csv"),
+        ({"valid": [{"text": "x", "label": "unheard"}]}, "'unheard'"),
+        ({"bacth": 3}, "bacth"),
+    ],
+)
+def test_what_is_refused_leaves_no_folder(
+    encoder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: dict[str, Any], found: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    arguments = {"table": toys.single_rows(30), "encoder": encoder, **SHORT} | change
+    with pytest.raises(BadInput, match=found) as caught:
+        snapfit.train(arguments.pop("table"), **arguments)
+    assert caught.value.fix
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_work_that_fails_keeps_its_journal(encoder: str, tmp_path: Path) -> None:
+    settings = SHORT | {"optim__lr": 1e30, "schedule__warmup_fraction": 0.0}
+    with pytest.raises(WorkFailed):
+        snapfit.train(toys.single_rows(60), out=tmp_path / "run", encoder=encoder, **settings)
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["journal.jsonl"]
+    assert read_journal(tmp_path / "run" / "journal.jsonl")[-1]["kind"] in ("start", "step")
+
+
+def signal_at_step(number: signal.Signals, step: int) -> Callable[[dict[str, Any]], None]:
+    def listen(event: dict[str, Any]) -> None:
+        if event["kind"] == "step" and event["number"] == step:
+            os.kill(os.getpid(), number)
+
+    return listen
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_the_run_with_a_bundle(encoder: str, tmp_path: Path, number: signal.Signals) -> None:
+    settings = SHORT | {"train__epochs": 20, "log__every_steps": 1}
+    result = snapfit.train(
+        toys.single_rows(60),
+        out=tmp_path / "run",
+        encoder=encoder,
+        listener=signal_at_step(number, 9),
+        **settings,
+    )
+    assert (result.stopped_by, result.steps) == (number, 9)
+    assert snapfit.load(result.bundle).replay_probes() < 1e-4
+    assert any(event["kind"] == "interrupted" for event in read_journal(result.run / "journal.jsonl"))
+
+
+# ---------------------------------------------------------------- where settings come from
+
+
+def test_settings_win_over_the_recipe_in_each_of_its_forms(encoder: str, tmp_path: Path) -> None:
+    values = {
+        "train": {"epochs": 1, "batch": 8, "seed": 5, "precision": "fp32"},
+        "model": {"encoder": encoder, "pooling": "mean"},
+    }
+    written = tmp_path / "recipe.yaml"
+    written.write_text(Recipe.from_dict(values).to_yaml())
+    forms = [values, Recipe.from_dict(values), written, str(written)]
+    for number, recipe in enumerate(forms):
+        out = tmp_path / f"run {number}"
+        result = snapfit.train(
+            toys.single_rows(30), out=out, recipe=recipe, batch=4, data__valid_fraction=0.2
+        )
+        assert (result.recipe.train.batch, result.recipe.train.seed) == (4, 5)
+        assert result.recipe.data.valid_fraction == 0.2
+        assert result.recipe.model.pooling == "mean"
+
+
+def test_the_environment_wins_over_a_file_and_loses_to_settings(
+    encoder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written = tmp_path / "recipe.yaml"
+    written.write_text("train: {epochs: 3, batch: 8, seed: 3, precision: fp32}\n")
+    monkeypatch.setenv("SNAPFIT_TRAIN_SEED", "7")
+    monkeypatch.setenv("SNAPFIT_TRAIN_EPOCHS", "2")
+    result = snapfit.train(
+        toys.single_rows(30),
+        out=tmp_path / "run",
+        recipe=written,
+        encoder=encoder,
+        model__pooling="mean",
+        epochs=1,
+    )
+    train = result.recipe.train
+    assert (train.seed, train.epochs, train.batch) == (7, 1, 8)
