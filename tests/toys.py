@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import tiny
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
+import tiny
 from snapfit.ship.pipeline import TrainResult, train
 
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
@@ -31,9 +31,7 @@ WORDS = [*FILLER, *(word for words in TOPICS.values() for word in words)]
 
 def tokenizer() -> Tokenizer:
     """A word-level tokenizer of these words, with BERT's special tokens and token types."""
-    made = Tokenizer(
-        models.WordLevel({word: i for i, word in enumerate([*SPECIAL, *WORDS])}, unk_token="[UNK]")
-    )
+    made = Tokenizer(models.WordLevel({word: i for i, word in enumerate([*SPECIAL, *WORDS])}, unk_token="[UNK]"))
     made.pre_tokenizer = pre_tokenizers.Whitespace()
     made.add_special_tokens(SPECIAL)
     made.post_processor = processors.TemplateProcessing(
@@ -86,9 +84,7 @@ def multi_rows(n: int = 160, *, seed: int = 0) -> list[dict[str, Any]]:
     return rows
 
 
-def regression_rows(
-    n: int = 160, *, seed: int = 0, offset: float = 0.0, scale: float = 1.0
-) -> list[dict[str, Any]]:
+def regression_rows(n: int = 160, *, seed: int = 0, offset: float = 0.0, scale: float = 1.0) -> list[dict[str, Any]]:
     """{"text", "score"}: how many of six words are food, as `offset + scale * share`."""
     rng = random.Random(seed)
     rows = []
@@ -144,15 +140,11 @@ class Run:
     events: list[dict[str, Any]]
 
 
-def new_run(
-    folder: Path, kind: str = "single", *, family: str = "bert", n_rows: int = 120, **settings: Any
-) -> Run:
+def new_run(folder: Path, kind: str = "single", *, family: str = "bert", n_rows: int = 120, **settings: Any) -> Run:
     """Train on a toy table below `folder`, which must be empty."""
     rows, events = ROWS[kind](n_rows), []
     encoder = encoder_folder(folder / "encoder", family)
-    result = train(
-        rows, out=folder / "run", encoder=str(encoder), listener=events.append, **(QUICK | settings)
-    )
+    result = train(rows, out=folder / "run", encoder=str(encoder), listener=events.append, **(QUICK | settings))
     return Run(encoder, rows, result, events)
 
 

@@ -3,10 +3,10 @@
 from collections.abc import Iterator
 
 import pytest
-import tiny
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+import tiny
 from snapfit.nn.attention import NAME, use_float32_attention, use_standard_attention
 from snapfit.nn.classifier import Classifier
 

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import tiny
 import torch
-import toys
 
 import snapfit
+import tiny
+import toys
 from snapfit.core.errors import BadInput
 from snapfit.data.batches import Batch
 from snapfit.nn.backend import TorchBackend, load_classifier, load_predictor

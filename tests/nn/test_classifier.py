@@ -1,4 +1,4 @@
-"""The classifier: built from a config alone, filled in either right way, and the same answers however rows are batched."""
+"""The classifier: built from a config alone, filled in either right way, answering the same however rows are batched."""
 
 import builtins
 import copy
@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import NoReturn
 
 import pytest
-import tiny
 import torch
 from transformers import AutoModelForSequenceClassification
 
+import tiny
 from snapfit.core.errors import BadInput
 from snapfit.nn.classifier import Classifier, classifier_config, load_encoder_folder, task_of
 from snapfit.nn.encoder import read_config
@@ -30,9 +30,7 @@ TARGETS = {
 
 def saved_config(folder: Path, pooling: str, *, task: str = "single"):
     names = ["a", "b", "c"] if task != "regression" else ["score"]
-    return classifier_config(
-        read_config(folder), task=task, label_names=names, pooling=pooling, head_dropout=0.0
-    )
+    return classifier_config(read_config(folder), task=task, label_names=names, pooling=pooling, head_dropout=0.0)
 
 
 @pytest.mark.parametrize(("family", "pooling"), tiny.FAMILY_AND_POOLING)
@@ -235,9 +233,7 @@ def test_a_half_precision_checkpoint_gives_a_float32_classifier(tmp_path: Path) 
     with tiny.quiet():
         encoder.save_pretrained(tmp_path / "encoder")
     assert json.loads((tmp_path / "encoder" / "config.json").read_text())["dtype"] == "bfloat16"
-    model = Classifier.from_pretrained(
-        tmp_path / "encoder", config=saved_config(tmp_path / "encoder", "native")
-    )
+    model = Classifier.from_pretrained(tmp_path / "encoder", config=saved_config(tmp_path / "encoder", "native"))
     assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
     with tiny.quiet():
         model.save_pretrained(tmp_path / "saved")

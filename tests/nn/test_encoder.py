@@ -6,10 +6,10 @@ from pathlib import Path
 
 import huggingface_hub
 import pytest
-import tiny
-import toys
 from tokenizers import Tokenizer, models
 
+import tiny
+import toys
 from snapfit.core.errors import BadInput, MissingExtra
 from snapfit.nn import encoder as encoder_module
 from snapfit.nn.encoder import EncoderSource, find_encoder, read_config, read_tokenizer
@@ -164,8 +164,6 @@ def test_a_tokenizer_of_another_encoder_is_refused(folder: Path, kind: str) -> N
         made = toys.tokenizer()
         made.add_tokens([f"new{i}" for i in range(100)])
     made.save(str(folder / "tokenizer.json"))
-    with pytest.raises(
-        BadInput, match="makes ids up to 149" if kind != "added" else "makes ids up to 148"
-    ) as caught:
+    with pytest.raises(BadInput, match="makes ids up to 149" if kind != "added" else "makes ids up to 148") as caught:
         read_tokenizer(source_of(folder))
     assert "100" in caught.value.expected

@@ -1,9 +1,9 @@
 """The table of families against transformers' own modules: depths, positions, dropout, the output layer."""
 
 import pytest
-import tiny
 import torch
 
+import tiny
 from snapfit.nn.families import FAMILIES, depth_reader, family_of, max_positions, n_depths, set_dropout
 
 DEPTHS = {"albert": 1, **dict.fromkeys(tiny.UNKNOWN, 1)}
@@ -89,9 +89,7 @@ def test_max_positions_of_encoders_without_a_limit() -> None:
     assert max_positions(XLNetConfig()) is None
 
 
-@pytest.mark.parametrize(
-    ("family", "pooling"), [(f, p) for f, p in tiny.FAMILY_AND_POOLING if f in tiny.KNOWN]
-)
+@pytest.mark.parametrize(("family", "pooling"), [(f, p) for f, p in tiny.FAMILY_AND_POOLING if f in tiny.KNOWN])
 def test_dropout_set_to_zero_leaves_nothing_random(family: str, pooling: str) -> None:
     def spread(**probabilities: float) -> float:
         config = tiny.config_for(family, pooling)

@@ -31,9 +31,7 @@ WEIGHTS = torch.tensor([0.5, 2.0, 1.0, 3.0])
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 def test_single_is_cross_entropy(logits: Tensor, classes: Tensor, smoothing: float) -> None:
     mean = nn.CrossEntropyLoss(label_smoothing=smoothing)(logits, classes)
-    torch.testing.assert_close(
-        loss_sum(logits, classes, task="single", label_smoothing=smoothing) / ROWS, mean
-    )
+    torch.testing.assert_close(loss_sum(logits, classes, task="single", label_smoothing=smoothing) / ROWS, mean)
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
@@ -45,9 +43,7 @@ def test_single_with_class_weights(logits: Tensor, classes: Tensor, smoothing: f
 
 
 def test_multi_is_binary_cross_entropy(logits: Tensor, flags: Tensor) -> None:
-    torch.testing.assert_close(
-        loss_sum(logits, flags, task="multi") / ROWS, nn.BCEWithLogitsLoss()(logits, flags)
-    )
+    torch.testing.assert_close(loss_sum(logits, flags, task="multi") / ROWS, nn.BCEWithLogitsLoss()(logits, flags))
 
 
 def test_multi_with_weights_and_smoothing(logits: Tensor, flags: Tensor) -> None:
@@ -59,9 +55,7 @@ def test_multi_with_weights_and_smoothing(logits: Tensor, flags: Tensor) -> None
 def test_regression_is_squared_error(logits: Tensor) -> None:
     targets = torch.arange(ROWS, dtype=torch.float32)[:, None]
     column = logits[:, :1]
-    torch.testing.assert_close(
-        loss_sum(column, targets, task="regression") / ROWS, nn.MSELoss()(column, targets)
-    )
+    torch.testing.assert_close(loss_sum(column, targets, task="regression") / ROWS, nn.MSELoss()(column, targets))
 
 
 def test_the_parts_of_a_batch_add_up(logits: Tensor, flags: Tensor, classes: Tensor) -> None:
@@ -71,9 +65,7 @@ def test_the_parts_of_a_batch_add_up(logits: Tensor, flags: Tensor, classes: Ten
 
 
 @pytest.mark.parametrize("task", ["single", "multi"])
-def test_half_precision_logits_are_summed_in_float32(
-    logits: Tensor, flags: Tensor, classes: Tensor, task: str
-) -> None:
+def test_half_precision_logits_are_summed_in_float32(logits: Tensor, flags: Tensor, classes: Tensor, task: str) -> None:
     half = logits.to(torch.bfloat16)
     targets = classes if task == "single" else flags
     result = loss_sum(half, targets, task=task)

@@ -84,9 +84,7 @@ def test_mean_of_a_row_without_tokens_is_zero(states: list[torch.Tensor]) -> Non
 
 
 @pytest.mark.parametrize("kind", ["mean", "max", "attention"])
-def test_half_precision_stays_half_and_finite(
-    kind: str, states: list[torch.Tensor], mask: torch.Tensor
-) -> None:
+def test_half_precision_stays_half_and_finite(kind: str, states: list[torch.Tensor], mask: torch.Tensor) -> None:
     pooling = Pooling(kind, WIDTH).to(torch.bfloat16)
     result = pooling([layer.to(torch.bfloat16) for layer in states], mask)
     assert result.dtype == torch.bfloat16

@@ -4,11 +4,11 @@ import json
 from pathlib import Path
 
 import pytest
-import tiny
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+import tiny
 from snapfit.core.errors import BadInput
 from snapfit.nn.classifier import Classifier, load_encoder_folder
 from snapfit.nn.weights import (
@@ -36,9 +36,7 @@ def bare() -> dict[str, Tensor]:
 
 
 def load(model: Classifier, state: dict[str, Tensor]):
-    return load_encoder(
-        model, state, prefix=model.encoder_prefix, optional=model.optional_parts, source="checkpoint"
-    )
+    return load_encoder(model, state, prefix=model.encoder_prefix, optional=model.optional_parts, source="checkpoint")
 
 
 def test_bare_and_prefixed_checkpoints_load_the_same(bare: dict[str, Tensor]) -> None:
@@ -64,9 +62,7 @@ def test_the_report_says_what_happened(bare: dict[str, Tensor]) -> None:
 
 def test_names_of_2018_are_understood(bare: dict[str, Tensor]) -> None:
     old = {
-        name.replace("LayerNorm.weight", "LayerNorm.gamma").replace(
-            "LayerNorm.bias", "LayerNorm.beta"
-        ): tensor
+        name.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta"): tensor
         for name, tensor in bare.items()
     }
     assert old.keys() != bare.keys()
@@ -111,9 +107,7 @@ def test_a_weight_of_another_shape_is_named_and_nothing_is_loaded(bare: dict[str
     bare["embeddings.word_embeddings.weight"] = torch.zeros(120, 32)
     model = tiny.classifier("bert")
     before = snapshot(model)
-    with pytest.raises(
-        BadInput, match=r"bert\.embeddings\.word_embeddings\.weight has shape \(120, 32\)"
-    ) as caught:
+    with pytest.raises(BadInput, match=r"bert\.embeddings\.word_embeddings\.weight has shape \(120, 32\)") as caught:
         load(model, bare)
     assert caught.value.expected.startswith("shape (100, 32)")
     assert same(snapshot(model), before)
@@ -148,9 +142,7 @@ def test_sharded_checkpoints_are_put_together(tmp_path: Path, bare: dict[str, Te
     assert same(dict(read_weights(tmp_path)), bare)
     model = tiny.classifier("bert")
     load_encoder_folder(model, tmp_path)
-    assert torch.equal(
-        model.bert.embeddings.word_embeddings.weight, bare["embeddings.word_embeddings.weight"]
-    )
+    assert torch.equal(model.bert.embeddings.word_embeddings.weight, bare["embeddings.word_embeddings.weight"])
 
 
 def test_a_lost_shard_is_named(tmp_path: Path) -> None:

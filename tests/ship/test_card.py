@@ -7,8 +7,8 @@ import re
 from pathlib import Path
 
 import pytest
-import toys
 
+import toys
 from snapfit.runtime.bundle import Bundle, BundleInfo
 from snapfit.ship.card import model_card
 

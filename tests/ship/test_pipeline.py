@@ -10,9 +10,9 @@ from typing import Any
 
 import pandas as pd
 import pytest
-import toys
 
 import snapfit
+import toys
 from snapfit.core.errors import BadInput, WorkFailed
 from snapfit.core.files import sha256_file
 from snapfit.core.recipe import Recipe, load_recipe
@@ -119,9 +119,7 @@ def test_a_folder_with_content_is_never_written_to(encoder: str, tmp_path: Path)
             snapfit.train(toys.single_rows(30), out=out, encoder=encoder, **SHORT)
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["mine.txt"]
     (tmp_path / "empty").mkdir()
-    assert snapfit.train(
-        toys.single_rows(30), out=tmp_path / "empty", encoder=encoder, **SHORT
-    ).bundle.is_dir()
+    assert snapfit.train(toys.single_rows(30), out=tmp_path / "empty", encoder=encoder, **SHORT).bundle.is_dir()
 
 
 @pytest.mark.parametrize(
@@ -193,9 +191,7 @@ def test_settings_win_over_the_recipe_in_each_of_its_forms(encoder: str, tmp_pat
     forms = [values, Recipe.from_dict(values), written, str(written)]
     for number, recipe in enumerate(forms):
         out = tmp_path / f"run {number}"
-        result = snapfit.train(
-            toys.single_rows(30), out=out, recipe=recipe, batch=4, data__valid_fraction=0.2
-        )
+        result = snapfit.train(toys.single_rows(30), out=out, recipe=recipe, batch=4, data__valid_fraction=0.2)
         assert (result.recipe.train.batch, result.recipe.train.seed) == (4, 5)
         assert result.recipe.data.valid_fraction == 0.2
         assert result.recipe.model.pooling == "mean"

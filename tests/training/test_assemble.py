@@ -3,10 +3,10 @@
 from pathlib import Path
 
 import pytest
-import tiny
 import torch
 from torch import nn
 
+import tiny
 from snapfit.core.errors import BadInput
 from snapfit.core.recipe import Recipe
 from snapfit.nn.attention import NAME
@@ -77,9 +77,7 @@ def test_rates_are_geometric_and_vectors_do_not_decay(tmp_path: Path, family: st
             rates.setdefault(depth(name), set()).add(group.lr)
             assert (group.weight_decay == 0.05) == (name not in norm_and_bias_names(model)), name
     last = n_depths(model.config)
-    expected: dict[object, float] = {
-        i: 1e-3 * 0.25 ** ((last - i) / max(last - 1, 1)) for i in range(1, last + 1)
-    }
+    expected: dict[object, float] = {i: 1e-3 * 0.25 ** ((last - i) / max(last - 1, 1)) for i in range(1, last + 1)}
     if family in tiny.KNOWN:
         expected[0] = expected[1]
     expected["head"] = 8e-3
@@ -159,9 +157,7 @@ def test_dropout_goes_where_the_recipe_says(tmp_path: Path, pooling: str) -> Non
         recipe = BASE.with_values({f"model.{key}": value for key, value in values.items()})
         model, _ = build_model(recipe, source, task="single", label_names=LABELS, pooling=pooling)
         attention = model.config.attention_probs_dropout_prob
-        found = {
-            m.p for n, m in model.named_modules() if isinstance(m, nn.Dropout) and "attention.self" not in n
-        }
+        found = {m.p for n, m in model.named_modules() if isinstance(m, nn.Dropout) and "attention.self" not in n}
         return found, attention
 
     assert probabilities(dropout=0.15, attention_dropout=0.05) == ({0.15}, 0.05)

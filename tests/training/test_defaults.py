@@ -104,10 +104,7 @@ def test_evaluations_per_epoch(epochs: float, count: int) -> None:
 
 def autos(recipe: Recipe) -> set[str]:
     return {
-        f"{section}.{key}"
-        for section, values in recipe.to_dict().items()
-        for key, v in values.items()
-        if v == "auto"
+        f"{section}.{key}" for section, values in recipe.to_dict().items() for key, v in values.items() if v == "auto"
     }
 
 
@@ -178,9 +175,7 @@ def test_rules_build_on_what_is_stated() -> None:
     assert recipe.log.every_steps == 3
 
 
-@pytest.mark.parametrize(
-    ("task", "metric"), [("single", "accuracy"), ("multi", "micro_f1"), ("regression", "pearson")]
-)
+@pytest.mark.parametrize(("task", "metric"), [("single", "accuracy"), ("multi", "micro_f1"), ("regression", "pearson")])
 def test_the_metric_goes_with_the_task(task: str, metric: str) -> None:
     assert resolve(Recipe(), facts(task=task))[0].train.metric == metric
 

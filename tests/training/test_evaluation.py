@@ -4,10 +4,10 @@ from contextlib import nullcontext
 
 import numpy as np
 import pytest
-import tiny
 import torch
 from sklearn import metrics as reference
 
+import tiny
 from snapfit.core.labels import LabelSet
 from snapfit.data.tokenizer import TokenIds
 from snapfit.nn.classifier import Classifier
@@ -54,9 +54,7 @@ def test_multi() -> None:
     result = evaluate(model, Examples(tokens, targets, 0), label_set, autocast=nullcontext)
     logits = logits_one_at_a_time(model, rows)
     np.testing.assert_allclose(result.scores, 1 / (1 + np.exp(-logits)), atol=1e-6)
-    assert result.metrics["micro_f1"] == pytest.approx(
-        reference.f1_score(targets, logits > 0, average="micro")
-    )
+    assert result.metrics["micro_f1"] == pytest.approx(reference.f1_score(targets, logits > 0, average="micro"))
 
 
 def test_regression_is_measured_in_the_tables_units() -> None:
@@ -67,9 +65,7 @@ def test_regression_is_measured_in_the_tables_units() -> None:
     result = evaluate(model, Examples(tokens, standardised, 0), label_set, autocast=nullcontext)
     predicted = logits_one_at_a_time(model, rows)[:, 0] * label_set.target_scale + label_set.target_mean
     np.testing.assert_allclose(result.scores[:, 0], predicted, rtol=1e-6)
-    assert result.metrics["rmse"] == pytest.approx(
-        reference.root_mean_squared_error(prices, predicted), rel=1e-4
-    )
+    assert result.metrics["rmse"] == pytest.approx(reference.root_mean_squared_error(prices, predicted), rel=1e-4)
     assert result.metrics["pearson"] == pytest.approx(np.corrcoef(prices, predicted)[0, 1], abs=1e-4)
 
 

@@ -1,4 +1,4 @@
-"""Fine-tuning as a whole, on toy tables and tiny encoders: it learns, keeps the best, stops when told, and repeats itself."""
+"""Fine-tuning as a whole on toy tables: it learns, keeps the best, stops when told, and repeats itself."""
 
 import math
 from pathlib import Path
@@ -6,12 +6,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-import toys
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn import functional
 
+import toys
 from snapfit.core.errors import BadInput, Interrupted, WorkFailed
 from snapfit.core.recipe import Recipe
 from snapfit.nn.backend import TorchBackend
@@ -121,9 +121,7 @@ def test_without_validation_the_last_weights_are_kept(encoder: Path) -> None:
 
 def test_a_test_table_is_measured_once_at_the_end(encoder: Path) -> None:
     recipe = make_recipe(encoder, train__epochs=2)
-    tables = read_tables(
-        toys.single_rows(60), toys.single_rows(12, seed=1), toys.single_rows(15, seed=2), recipe.data
-    )
+    tables = read_tables(toys.single_rows(60), toys.single_rows(12, seed=1), toys.single_rows(15, seed=2), recipe.data)
     fitted, events = run(tables, recipe)
     assert set(fitted.metrics) == {"valid", "test"}
     assert [event["split"] for event in of_kind(events, "final")] == ["valid", "test"]
@@ -251,9 +249,7 @@ def test_regression_answers_in_the_tables_units(encoder: Path) -> None:
 
 def test_a_constant_target_is_learnt(encoder: Path) -> None:
     rows = [row | {"score": 7.5} for row in toys.regression_rows(40)]
-    fitted, _ = run(
-        tables := tables_of(rows, encoder), make_recipe(encoder, optim__lr=5e-3, optim__layer_ratio=1.0)
-    )
+    fitted, _ = run(tables := tables_of(rows, encoder), make_recipe(encoder, optim__lr=5e-3, optim__layer_ratio=1.0))
     np.testing.assert_allclose(train_logits(fitted, tables).numpy(), 7.5, atol=0.3)
 
 
@@ -290,9 +286,7 @@ def test_bf16_training_is_measured_as_the_bundle_will_answer(encoder: Path) -> N
     tokens = fitted.tokenizer.encode(part.texts)
     logits = torch.from_numpy(batched_logits(TorchBackend(fitted.model, device="cpu"), tokens, pad_id=0))
     targets = torch.from_numpy(tables.label_set.encode(part.labels))
-    assert fitted.metrics["valid"]["nll"] == pytest.approx(
-        functional.cross_entropy(logits, targets).item(), abs=1e-6
-    )
+    assert fitted.metrics["valid"]["nll"] == pytest.approx(functional.cross_entropy(logits, targets).item(), abs=1e-6)
 
 
 def test_a_rate_that_is_far_too_high_fails_with_advice(encoder: Path) -> None:

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import tiny
 import torch
 from torch import Tensor, nn
 
+import tiny
 from snapfit.core.errors import WorkFailed
 from snapfit.core.recipe import Recipe
 from snapfit.data.tokenizer import TokenIds
@@ -80,9 +80,7 @@ def single_loss(logits: Tensor, targets: Tensor) -> Tensor:
     return loss_sum(logits, targets, task="single")
 
 
-def run(
-    assembly: Assembly, *, accumulate: int = 1, loss=single_loss, order: DataOrder | None = None, **place: int
-):
+def run(assembly: Assembly, *, accumulate: int = 1, loss=single_loss, order: DataOrder | None = None, **place: int):
     settings = StepSettings(accumulate, RECIPE.optim.max_grad_norm, seed=11, autocast=nullcontext)
     return optimizer_steps(
         assembly.model,
@@ -226,9 +224,7 @@ def test_frozen_parameters_keep_their_values_and_get_no_gradient() -> None:
     for _ in run(assembly, last_step=3):
         frozen = [p for p in assembly.model.parameters() if not p.requires_grad]
         assert all(parameter.grad is None for parameter in frozen)
-    changed = {
-        name for name, tensor in assembly.model.state_dict().items() if not torch.equal(tensor, before[name])
-    }
+    changed = {name for name, tensor in assembly.model.state_dict().items() if not torch.equal(tensor, before[name])}
     assert len(frozen) == len(assembly.plan.frozen)
     assert changed.isdisjoint(assembly.plan.frozen)
     assert {name.split(".layer.")[-1][0] for name in changed if name.startswith("bert.")} == {"2"}

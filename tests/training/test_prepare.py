@@ -5,9 +5,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import toys
 from sklearn.utils.class_weight import compute_class_weight
 
+import toys
 from snapfit.core.errors import BadInput
 from snapfit.core.labels import LabelSet
 from snapfit.core.recipe import DataSection, Recipe
@@ -131,9 +131,7 @@ def test_regression_targets_are_standardised_by_the_training_split(recipe: Recip
     label_set = tables.label_set
     assert abs(valid.mean()) > 1e-3  # measured by another split's mean
     original = tables.splits["valid"].labels
-    np.testing.assert_allclose(
-        valid[:, 0] * label_set.target_scale + label_set.target_mean, original, atol=0.02
-    )
+    np.testing.assert_allclose(valid[:, 0] * label_set.target_scale + label_set.target_mean, original, atol=0.02)
 
 
 def test_more_tokens_than_positions_are_refused(recipe: Recipe) -> None:
