@@ -140,9 +140,7 @@ def _set_back(name: str, value: Any) -> None:
     else:
         torch = sys.modules["torch"]
         setters = {
-            "torch default dtype": lambda: torch.set_default_dtype(
-                getattr(torch, value.removeprefix("torch."))
-            ),
+            "torch default dtype": lambda: torch.set_default_dtype(getattr(torch, value.removeprefix("torch."))),
             "torch deterministic algorithms": lambda: torch.use_deterministic_algorithms(value),
             "torch threads": lambda: torch.set_num_threads(value),
         }
@@ -213,9 +211,7 @@ def tiny_tokenizer_json(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def make_tiny_encoder_dir(
-    tmp_path_factory: pytest.TempPathFactory, tiny_tokenizer_json: Path
-) -> Callable[..., Path]:
+def make_tiny_encoder_dir(tmp_path_factory: pytest.TempPathFactory, tiny_tokenizer_json: Path) -> Callable[..., Path]:
     """A function that saves a tiny random BERT encoder with its tokenizer, and gives the new folder.
 
     seed: of the weights. Other keywords are fields of BertConfig, in place of 2 layers, 32 wide, 2 heads.

@@ -20,7 +20,7 @@ import snapfit
 
 SOURCE = Path(__file__).resolve().parents[1] / "src" / "snapfit"
 
-TIERS = ("version", "core", "data", "runtime", "nn", "loading", "training", "ship", "study", "snapfit", "cli")
+TIERS = tuple("version core data runtime nn loading training ship study snapfit cli __main__".split())
 """In order: a module imports from its own tier and those before it. "snapfit" is the package's __init__."""
 
 LIGHT_TIERS = TIERS[: TIERS.index("nn")]
@@ -97,9 +97,7 @@ class Module:
     def _base(self, node: ast.ImportFrom) -> str:
         if not node.level:
             return node.module or ""
-        above = self.name.split(".")[
-            : None if self.is_package and node.level == 1 else -node.level + self.is_package
-        ]
+        above = self.name.split(".")[: None if self.is_package and node.level == 1 else -node.level + self.is_package]
         return ".".join([*above, node.module] if node.module else above)
 
 
@@ -115,9 +113,7 @@ def read_package() -> list[Module]:
         is_package = parts[-1] == "__init__"
         paths[".".join(parts[:-1] if is_package else parts)] = (path, is_package)
     known = frozenset(paths)
-    return [
-        Module(name, path.read_text("utf-8"), is_package, known) for name, (path, is_package) in paths.items()
-    ]
+    return [Module(name, path.read_text("utf-8"), is_package, known) for name, (path, is_package) in paths.items()]
 
 
 def sample(**sources: str) -> list[Module]:
@@ -367,9 +363,7 @@ def loaded_by(statement: str) -> set[str]:
     return set(done.stdout.split())
 
 
-@pytest.mark.parametrize(
-    "module", ["snapfit", "snapfit.runtime.predictor", "snapfit.cli.app", "snapfit.data.demo"]
-)
+@pytest.mark.parametrize("module", ["snapfit", "snapfit.runtime.predictor", "snapfit.cli.app", "snapfit.data.demo"])
 def test_importing_it_loads_neither_torch_nor_transformers(module: str) -> None:
     loaded = loaded_by(f"import {module}")
     assert "snapfit" in loaded

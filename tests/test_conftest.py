@@ -57,9 +57,7 @@ def run_inner(folder: Path, tests: str) -> str:
     (folder / "conftest.py").write_text(Path(__file__).with_name("conftest.py").read_text("utf-8"), "utf-8")
     (folder / "pytest.ini").write_text("[pytest]\nmarkers = real_data\n", "utf-8")
     (folder / "test_inner.py").write_text(tests, "utf-8")
-    environment = {
-        name: value for name, value in os.environ.items() if not name.startswith(("PYTEST_", "COV"))
-    }
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST_", "COV"))}
     environment |= {"SNAPFIT_TRAIN_EPOCHS": "3", "SNAPFIT_REAL_DATA": str(folder / "nowhere")}
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-p", "no:xdist", "-rA", "test_inner.py"],

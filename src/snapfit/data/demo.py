@@ -157,7 +157,7 @@ def _module_docs(name: str, modules: Mapping[str, ModuleType]) -> Iterator[tuple
 
 def _belongs(thing: object, member: str, module: ModuleType, modules: Mapping[str, ModuleType]) -> bool:
     """Whether `thing` is a function or class that the module itself offers, not one that it borrows."""
-    if not callable(thing):
+    if not callable(thing) or _is_foreign(thing):
         return False
     home = _home(thing)
     if home is None or home == module.__name__:
@@ -166,7 +166,7 @@ def _belongs(thing: object, member: str, module: ModuleType, modules: Mapping[st
         return False
     if member in getattr(module, "__all__", ()):
         return True
-    return _root(home) == _root(module.__name__) or _is_private_twin(home)
+    return _root(home) == _root(module.__name__) or home.startswith("_")  # C code is in modules like `_socket`
 
 
 def _object_docs(name: str, thing: Any) -> Iterator[tuple[str, Any]]:
@@ -175,7 +175,7 @@ def _object_docs(name: str, thing: Any) -> Iterator[tuple[str, Any]]:
         return
     yield name, vars(thing).get("__doc__")
     for member, value in sorted(vars(thing).items()):
-        if _is_own_member(value, thing):
+        if _is_own_member(value, thing) and not _is_foreign(value):
             yield f"{name}.{member}", _own_doc(value)
 
 
@@ -192,9 +192,10 @@ def _is_own_member(value: object, owner: type) -> bool:
     return callable(value) or isinstance(value, classmethod | staticmethod) or inspect.isdatadescriptor(value)
 
 
-def _is_private_twin(home: str) -> bool:
-    """Whether it is a module like `_socket`, in which a public one has its C code."""
-    return home.startswith("_") and home.split(".")[0] in sys.stdlib_module_names
+def _is_foreign(thing: object) -> bool:
+    """Whether another package put it there: some hang methods of their own on the standard library's classes."""
+    home = _home(thing)
+    return home is not None and home.split(".")[0] not in sys.stdlib_module_names
 
 
 def _home(thing: object) -> str | None:

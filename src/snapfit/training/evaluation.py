@@ -1,5 +1,6 @@
 """Scoring a split with the code that also serves: the predictor's batching, the core's scores and metrics."""
 
+import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -50,7 +51,8 @@ def evaluate(
 class BestWeights:
     """The weights of the best evaluation so far, held on the CPU.
 
-    is_better: (new, old) -> bool. Of equal evaluations the earliest stays.
+    is_better: (new, old) -> bool. Of evaluations with equal values the one with the lower negative log-likelihood is
+    better, where the task has one: it is the more certain of what it gets right. Of equal ones the earliest stays.
     Attributes: value and step of the best one (None and 0 before any), and how many evaluations came since.
     """
 
@@ -58,14 +60,17 @@ class BestWeights:
         self._is_better = is_better
         self._weights: dict[str, torch.Tensor] = {}
         self.value: float | None = None
+        self._nll = math.inf
         self.step = 0
         self.evaluations_since = 0
 
-    def offer(self, model: Classifier, value: float, step: int) -> bool:
-        """Take the model's weights if `value` is better than what is held; returns whether it was."""
+    def offer(self, model: Classifier, value: float, step: int, *, nll: float = math.inf) -> bool:
+        """Take the model's weights if they are better than those held; returns whether they were."""
         if self.value is not None and not self._is_better(value, self.value):
-            self.evaluations_since += 1
-            return False
+            if value != self.value or nll >= self._nll:
+                self.evaluations_since += 1
+                return False
+        self._nll = nll
         self._weights = {name: tensor.detach().cpu().clone() for name, tensor in model.state_dict().items()}
         self.value, self.step, self.evaluations_since = value, step, 0
         return True

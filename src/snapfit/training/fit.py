@@ -4,6 +4,7 @@ This module decides when the loop is interrupted for an evaluation, what is best
 and prints nothing. Whoever calls it hears of every step through `notify`.
 """
 
+import math
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -226,7 +227,9 @@ def _train(
             step.number in due or (progress.interrupted and progress.best.value is None)
         ):
             result = evaluate(assembly.model, examples["valid"], label_set, autocast=assembly.autocast)
-            best = progress.best.offer(assembly.model, result.metrics[metric], step.number)
+            best = progress.best.offer(
+                assembly.model, result.metrics[metric], step.number, nll=result.metrics.get("nll", math.inf)
+            )
             notify(
                 "evaluation",
                 split="valid",

@@ -19,7 +19,8 @@ from snapfit.training.loop import Examples
 
 SAMPLE_ROWS = 1024
 CLEAR_GAIN = 0.02
-"""Explained share of the targets' variance by which the first token must lead: above the noise of such a sample."""
+"""Explained share of the targets' variance by which the first token must lead: above the noise of a full sample; the
+noise of a smaller one grows as its root."""
 PENALTIES = (0.1, 1.0, 10.0)
 """Ridge penalties tried, per row, on standardised features; the best one counts."""
 
@@ -46,7 +47,8 @@ def choose_pooling(model: Classifier, examples: Examples, label_set: LabelSet, *
     mean, first = _features(model, examples, rows)
     targets = _indicators(examples.targets[rows], label_set)
     gain_mean, gain_first = _explained(mean, targets), _explained(first, targets)
-    pooling = "native" if gain_first > gain_mean + CLEAR_GAIN else "mean"
+    clear_gain = CLEAR_GAIN * (SAMPLE_ROWS / len(rows)) ** 0.5
+    pooling = "native" if gain_first > gain_mean + clear_gain else "mean"
     return PoolingChoice(
         pooling,
         f"a ridge probe on {len(rows):,} training texts explains {gain_mean:.1%} of the held-out targets' variance "
