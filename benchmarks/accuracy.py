@@ -111,9 +111,7 @@ def run_snapfit(name: str, case: Case, seed: int, data: Path, work: Path) -> dic
     }
 
 
-def run_peer(
-    name: str, case: Case, seed: int, data: Path, work: Path, *, peer: Path, setting: str
-) -> dict[str, Any]:
+def run_peer(name: str, case: Case, seed: int, data: Path, work: Path, *, peer: Path, setting: str) -> dict[str, Any]:
     """One training by transformers' Trainer with the same data, epochs and (tuned) batch."""
     folder = data / case.folder
     starter = subprocess.run(
@@ -186,9 +184,7 @@ def summarise(results: Results) -> tuple[list[list[str]], dict[str, float]]:
     for run in results.runs.values():
         by_group.setdefault((run["case"], run["system"]), []).append(run)
     order = {name: i for i, name in enumerate(CASES)}
-    for (case, system), runs in sorted(
-        by_group.items(), key=lambda item: (order.get(item[0][0], 99), item[0][1])
-    ):
+    for (case, system), runs in sorted(by_group.items(), key=lambda item: (order.get(item[0][0], 99), item[0][1])):
         seconds, _ = mean_and_spread(run["train_seconds"] for run in runs)
         for metric in CASES[case].metrics:
             values = [run["metrics"][metric] for run in runs if metric in run["metrics"]]
@@ -197,9 +193,7 @@ def summarise(results: Results) -> tuple[list[list[str]], dict[str, float]]:
             mean, spread = mean_and_spread(values)
             means[f"{case} {metric}" + ("" if system == SNAPFIT else f" {system}")] = mean
             shown = f"{mean:.4f}" + (f" ± {spread:.4f}" if len(values) > 1 else "")
-            rows.append(
-                [case, system, metric, shown, str(len(values)), f"{runs[0]['steps']:,}", f"{seconds:,.0f}"]
-            )
+            rows.append([case, system, metric, shown, str(len(values)), f"{runs[0]['steps']:,}", f"{seconds:,.0f}"])
     if {"mrpc/default accuracy", "mrpc/default accuracy hf-tuned"} <= set(means):
         means["mrpc/default accuracy minus hf-tuned"] = (
             means["mrpc/default accuracy"] - means["mrpc/default accuracy hf-tuned"]
@@ -244,9 +238,7 @@ def main() -> None:
         if system == SNAPFIT:
             result = run_snapfit(name, CASES[name], seed, arguments.data, work)
         elif arguments.peer.exists():
-            result = run_peer(
-                name, CASES[name], seed, arguments.data, work, peer=arguments.peer, setting=system
-            )
+            result = run_peer(name, CASES[name], seed, arguments.data, work, peer=arguments.peer, setting=system)
         else:
             return
         results.add(key, result)

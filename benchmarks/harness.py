@@ -71,8 +71,7 @@ def table(header: list[str], rows: list[list[str]]) -> str:
     """A Markdown table with aligned columns."""
     widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
     lines = [
-        "| " + " | ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)) + " |"
-        for row in [header, *rows]
+        "| " + " | ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)) + " |" for row in [header, *rows]
     ]
     lines.insert(1, "|" + "|".join("-" * (w + 2) for w in widths) + "|")
     return "\n".join(lines)
@@ -89,7 +88,5 @@ def check_floors(benchmark: str, measured: Mapping[str, float]) -> list[str]:
     for name, entry in floors.items():
         value = measured.get(name)
         if value is None or value < entry["floor"]:
-            missed.append(
-                f"{name}: measured {value if value is not None else 'nothing'}, floor {entry['floor']}"
-            )
+            missed.append(f"{name}: measured {value if value is not None else 'nothing'}, floor {entry['floor']}")
     return missed

@@ -154,3 +154,25 @@ def test_a_signal_ends_training_with_a_whole_bundle(
 def test_main_returns_codes_and_never_exits(run: Any) -> None:
     assert main(["--version"]) == 0
     assert main(["predict", "nowhere"]) == 2
+
+
+@pytest.mark.parametrize("command", ["predict {0}/single/bundle --text a", "train {0}/train.csv", "demo --quick"])
+def test_without_torch_the_extra_is_named(workplace: Path, tmp_path: Path, command: str) -> None:
+    code = (
+        "import sys\n"
+        "sys.modules['torch'] = sys.modules['transformers'] = None\n"
+        "from snapfit.cli.app import main\n"
+        f"sys.exit(main({command.format(workplace).split()!r}))"
+    )
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, env=env, cwd=tmp_path, check=False)
+    assert done.returncode == 2
+    assert done.stderr.decode().splitlines()[-1] == "  fix: pip install 'snapfit[train]'"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_module_runs_and_returns_the_code() -> None:
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    done = subprocess.run([sys.executable, "-m", "snapfit", "train"], capture_output=True, env=env, check=False)
+    assert done.returncode == 2
+    assert b"Missing argument" in done.stderr

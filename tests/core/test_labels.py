@@ -123,9 +123,7 @@ def test_unknown_labels_are_counted_and_named() -> None:
     rows = ["positive", *["positiv"] * 3, "x1", "x2", "x3", "x4", "x5"]
     with pytest.raises(BadInput) as caught:
         labels.encode(rows, where="valid.csv")
-    assert caught.value.found.startswith(
-        "valid.csv: labels that are not among the 2 known ones: 'positiv' (3 times)"
-    )
+    assert caught.value.found.startswith("valid.csv: labels that are not among the 2 known ones: 'positiv' (3 times)")
     assert caught.value.found.endswith("and 1 more")
     assert "did you mean 'positive'" in caught.value.fix
     with pytest.raises(BadInput, match=r"'c' \(2 times\)"):

@@ -62,9 +62,7 @@ def test_multi_equals_scikit_learn(seed: int, n: int, k: int, density: float, ow
         "subset_accuracy": sk.accuracy_score(truth, chosen) if k > 1 else (truth == chosen).mean(),
         "nll": sk.log_loss(truth.ravel(), scores.ravel(), labels=[0, 1]),
     }
-    assert compute_metrics("multi", scores, targets, thresholds=thresholds) == pytest.approx(
-        expected, abs=1e-9
-    )
+    assert compute_metrics("multi", scores, targets, thresholds=thresholds) == pytest.approx(expected, abs=1e-9)
 
 
 def test_multi_in_blocks_equals_multi_at_once(monkeypatch: pytest.MonkeyPatch) -> None:

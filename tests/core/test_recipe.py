@@ -112,13 +112,9 @@ def test_rates_as_text(write, text, value):
     assert load(lr=text).optim.lr == value if "'" not in text else True
 
 
-@pytest.mark.parametrize(
-    "name", ["no", "off", "yes", "007", "1e3", "12:30", "2020-01-01", "null1", "=", "标签"]
-)
+@pytest.mark.parametrize("name", ["no", "off", "yes", "007", "1e3", "12:30", "2020-01-01", "null1", "=", "标签"])
 def test_names_stay_text(write, name):
-    file = write(
-        f"data:\n  label: {name}\n  delimiter: off\nloss:\n  class_weights: {{{name}: 2, on: 1e0}}\n"
-    )
+    file = write(f"data:\n  label: {name}\n  delimiter: off\nloss:\n  class_weights: {{{name}: 2, on: 1e0}}\n")
     for recipe in (load(file), load(overrides=[f"data.label={name}"]), load(label=name)):
         assert recipe.data.label == name
     assert load(file).data.delimiter == "off"
@@ -139,9 +135,7 @@ def test_a_quoted_tab():
 @pytest.mark.parametrize("none", ["none", "None", "null", "~"])
 def test_none_in_words(write, none):
     assert load(overrides=[f"data.pair={none}"]).data.pair is None
-    recipe = load(
-        write(f"data:\n  pair: {none}\ntrain: {{patience: {none}}}\nloss:\n  class_weights: {none}\n")
-    )
+    recipe = load(write(f"data:\n  pair: {none}\ntrain: {{patience: {none}}}\nloss:\n  class_weights: {none}\n"))
     assert (recipe.data.pair, recipe.train.patience, recipe.loss.class_weights) == (None, None, None)
     assert "data.text is " in refusal(write("data:\n  text:\n"))  # it has no none
     assert load(text="none").data.text == "none"

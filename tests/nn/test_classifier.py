@@ -1,4 +1,4 @@
-"""The classifier: built from a config alone, filled in either right way, answering the same however rows are batched."""
+"""The classifier: built from a config alone, filled in either right way, the same answers in any batch."""
 
 import builtins
 import copy

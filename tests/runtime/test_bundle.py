@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tiny_bundle import LABELS, tiny_info, write_tiny_bundle
 
 from snapfit.core.errors import BadInput
 from snapfit.core.files import write_json_atomic, write_manifest
 from snapfit.runtime.bundle import Bundle, BundleInfo
+from tiny_bundle import LABELS, tiny_info, write_tiny_bundle
 
 FULL: dict[str, Any] = {
     "pair": True,

@@ -15,13 +15,13 @@ import pytest
 import scipy.special
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny_bundle import WORDS, BagOfWords, write_tiny_bundle
 
 from snapfit.core.errors import BadInput, WorkFailed
 from snapfit.core.files import write_json_atomic
 from snapfit.data.batches import Batch
 from snapfit.runtime.bundle import Bundle
 from snapfit.runtime.predictor import Prediction, Predictor, batched_logits
+from tiny_bundle import WORDS, BagOfWords, write_tiny_bundle
 
 
 def make(folder: Path, task: str = "single", **changes: Any) -> tuple[Predictor, BagOfWords]:
@@ -61,9 +61,7 @@ def test_multi_uses_the_bundles_thresholds(tmp_path: Path) -> None:
     predictor, backend = make(tmp_path, "multi", thresholds=thresholds)
     texts = sentences(40)
     scores = scipy.special.expit(np.stack([backend.by_hand(text) for text in texts]))
-    expected = [
-        [n for n, s, t in zip(predictor.names, row, thresholds, strict=True) if s >= t] for row in scores
-    ]
+    expected = [[n for n, s, t in zip(predictor.names, row, thresholds, strict=True) if s >= t] for row in scores]
     assert predictor.predict(texts) == expected
     assert predictor.predict(texts[0]) == expected[0]
 
@@ -273,9 +271,7 @@ def test_a_backend_that_fails_is_not_believed(tmp_path: Path, change: Any, messa
 def test_logits_of_tokens_without_a_bundle(single: Predictor) -> None:
     texts = sentences(20)
     tokens = single.bundle.tokenizer().encode(texts)
-    np.testing.assert_allclose(
-        batched_logits(BagOfWords(3), tokens, pad_id=0), single.logits(texts), atol=1e-5
-    )
+    np.testing.assert_allclose(batched_logits(BagOfWords(3), tokens, pad_id=0), single.logits(texts), atol=1e-5)
     none = single.bundle.tokenizer().encode([])
     assert batched_logits(BagOfWords(3), none, pad_id=0).shape == (0, 0)
     assert batched_logits(BagOfWords(3), none, pad_id=0, n_outputs=3).shape == (0, 3)

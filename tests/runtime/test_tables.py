@@ -14,11 +14,11 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tiny_bundle import LABELS
 
 from snapfit.core.errors import BadInput, WorkFailed
 from snapfit.runtime import tables
 from snapfit.runtime.tables import check_output, write_predictions
+from tiny_bundle import LABELS
 
 TEXTS = ["plain", 'a "quoted", one', "two\nlines", " 007 ", "中\r"]
 SCORES = {

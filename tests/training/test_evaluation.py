@@ -115,6 +115,14 @@ def test_a_metric_where_lower_is_better() -> None:
     assert best.value == 2.0
 
 
+def test_of_equal_values_the_more_certain_one_stays() -> None:
+    model, best = tiny.classifier("bert", "mean"), BestWeights(higher)
+    evaluations = [(0.7, 0.9), (0.7, 0.5), (0.7, 0.5), (0.7, 0.6), (0.6, 0.1), (0.8, 3.0)]
+    offered = [best.offer(model, value, step, nll=nll) for step, (value, nll) in enumerate(evaluations, start=1)]
+    assert offered == [True, True, False, False, False, True]
+    assert (best.value, best.step, best.evaluations_since) == (0.8, 6, 0)
+
+
 def test_without_evaluations_nothing_is_restored() -> None:
     model, best = tiny.classifier("bert", "mean"), BestWeights(higher)
     set_bias(model, 4.0)

@@ -130,7 +130,7 @@ def test_a_test_table_is_measured_once_at_the_end(encoder: Path) -> None:
 
 def test_patience_ends_a_run_that_gains_nothing(encoder: Path) -> None:
     tables = tables_of(toys.single_rows(120), encoder)
-    settings = {"optim__lr": 1e-9, "train__patience": 2, "train__evaluations_per_epoch": 1}
+    settings = {"optim__lr": 1e-20, "train__patience": 2, "train__evaluations_per_epoch": 1}
     fitted, events = run(tables, make_recipe(encoder, **settings))
     assert [event["step"] for event in of_kind(events, "evaluation")] == [14, 28, 42]
     assert of_kind(events, "early_stop") == [{"kind": "early_stop", "step": 42, "best_step": 14}]
@@ -215,20 +215,20 @@ def test_a_resolved_recipe_repeats_the_run(encoder: Path) -> None:
 def test_the_callers_generator_and_threads_come_back(encoder: Path, fails: bool) -> None:
     tables = tables_of(toys.single_rows(24), encoder, data__valid_fraction=0.0)
     threads, state = torch.get_num_threads(), torch.get_rng_state()
-    inside = []
+    wanted, inside = 1 if threads > 1 else 2, []
 
     def notify(kind: str, **fields: Any) -> None:
         inside.append(torch.get_num_threads())
         if fails and kind == "step":
             raise RuntimeError("a listener that fails")
 
-    recipe = make_recipe(encoder, train__epochs=1, train__threads=threads + 1)
+    recipe = make_recipe(encoder, train__epochs=1, train__threads=wanted)
     if fails:
         with pytest.raises(RuntimeError, match="a listener that fails"):
             fit(tables, recipe, notify=notify)
     else:
         fit(tables, recipe, notify=notify)
-    assert set(inside) == {threads + 1}
+    assert set(inside) == {wanted}
     assert torch.get_num_threads() == threads
     assert torch.equal(torch.get_rng_state(), state)
 

@@ -138,17 +138,14 @@ def test_closed(path):
 def test_threads(path):
     with Journal(path) as journal:
         threads = [
-            threading.Thread(target=lambda n=n: [journal.append("x", n=n, i=i) for i in range(50)])
-            for n in range(4)
+            threading.Thread(target=lambda n=n: [journal.append("x", n=n, i=i) for i in range(50)]) for n in range(4)
         ]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
     events = read_journal(path)
-    assert sorted((event["n"], event["i"]) for event in events) == [
-        (n, i) for n in range(4) for i in range(50)
-    ]
+    assert sorted((event["n"], event["i"]) for event in events) == [(n, i) for n in range(4) for i in range(50)]
     times = [event["time"] for event in events]
     assert times == sorted(times)
 

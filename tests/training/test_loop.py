@@ -187,6 +187,8 @@ def test_evaluating_in_between_changes_nothing() -> None:
         torch.rand(3)
         disturbed.append(step.loss)
     assert disturbed == plain
+    without_dropout = losses(run(put_together(make_model())))
+    assert all(one != other for one, other in zip(plain, without_dropout, strict=True))
 
 
 def test_dropout_is_a_function_of_seed_and_step() -> None:

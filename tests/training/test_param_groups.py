@@ -80,9 +80,7 @@ def test_decay_is_what_the_modules_say(family):
     """Every matrix decays, tables of embeddings included, and nothing else does."""
     _, model = family
     decay = {
-        name: group.weight_decay
-        for group in plan_groups(model, depth_of, **RECIPE).groups
-        for name in group.parameters
+        name: group.weight_decay for group in plan_groups(model, depth_of, **RECIPE).groups for name in group.parameters
     }
     for path, module in model.named_modules():
         for leaf, tensor in module.named_parameters(recurse=False):
@@ -173,9 +171,7 @@ def test_tied_parameters_count_once():
     assert {g.name: g.parameters for g in plan.groups} == {
         "embeddings": ("embed.weight",), "head, no decay": ("out.bias",)
     }  # fmt: skip
-    ruled = plan_groups(
-        model, lambda name: 0 if "embed" in name else "head", rules=[Rule("out.weight", 0.5)], **RECIPE
-    )
+    ruled = plan_groups(model, lambda name: 0 if "embed" in name else "head", rules=[Rule("out.weight", 0.5)], **RECIPE)
     assert ruled.groups[0].name == "embeddings [out.weight]"
     assert ruled.groups[0].lr == pytest.approx(0.5e-4)
 

@@ -1,4 +1,4 @@
-"""The measurement behind `model.pooling: auto`: the first token is taken where it clearly carries more of the labels."""
+"""The measurement behind `model.pooling: auto`: the first token wins where it clearly carries more of the labels."""
 
 import numpy as np
 import pytest

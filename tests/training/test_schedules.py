@@ -114,9 +114,7 @@ def test_snapshot_ensembles_formula():
 @pytest.mark.parametrize(("first", "mult", "cycles"), [(8, 1, 4), (4, 2, 3), (3, 3, 3), (50, 1, 1)])
 def test_restarts_equal_torch(first, mult, cycles):
     total = sum(first * mult**k for k in range(cycles))
-    theirs = torch.optim.lr_scheduler.CosineAnnealingWarmRestarts(
-        optimizer(), T_0=first, T_mult=mult, eta_min=0.05
-    )
+    theirs = torch.optim.lr_scheduler.CosineAnnealingWarmRestarts(optimizer(), T_0=first, T_mult=mult, eta_min=0.05)
     ours = values("cosine_restarts", total, cycles=cycles, cycle_mult=float(mult), floor=0.05)
     assert ours == pytest.approx(rates(theirs, total), abs=1e-12)
     ends = [sum(first * mult**k for k in range(n + 1)) for n in range(cycles)]
@@ -135,9 +133,7 @@ def test_linear_and_cosine_equal_transformers(warmup):
 
 
 def test_restarts_equal_transformers():
-    theirs = rates(
-        get_cosine_with_hard_restarts_schedule_with_warmup(optimizer(), 8, 8 + 64, num_cycles=4), 72
-    )
+    theirs = rates(get_cosine_with_hard_restarts_schedule_with_warmup(optimizer(), 8, 8 + 64, num_cycles=4), 72)
     ours = values("cosine_restarts", 72, warmup_steps=8, cycles=4)
     assert ours == pytest.approx(shifted(theirs, 8), abs=1e-12)
 

@@ -55,9 +55,7 @@ def predict(
     Without --out the answers go to standard output, as CSV or JSONL.
     """
     calm_libraries()
-    from snapfit.loading import load
     from snapfit.runtime.bundle import Bundle
-    from snapfit.runtime.tables import check_output, prediction_columns, write_predictions
 
     if backend != "torch":
         raise BadInput(f"the backend {backend!r}", "torch, the one that this bundle has", "--backend torch")
@@ -65,29 +63,38 @@ def predict(
     _check_target(target, table, bundle, format=format, as_json=as_json)
     opened = Bundle.open(bundle)
     rows, examples = _read(opened, table, text, (text_column, pair_column), encoding, table_format)
+    return _answer(opened, rows, examples, target, format=format, all_scores=all_scores, as_json=as_json)
+
+
+def _answer(
+    bundle: "Bundle",
+    rows: "pa.Table",
+    examples: list[Any],
+    target: Path | None,
+    *,
+    format: str,
+    all_scores: bool,
+    as_json: bool,
+) -> int:
+    """Score the examples and write the rows with the answers behind them."""
+    from snapfit.loading import load
+    from snapfit.runtime.tables import check_output, prediction_columns, write_predictions
+
     # Into a buffer that is never read where --json carries the answers itself.
     destination = target or (io.BytesIO() if as_json else sys.stdout.buffer)
-    label_set = opened.label_set
-    check_output(rows.column_names, destination, label_set=label_set, format=format, all_scores=all_scores)
+    labels: dict[str, Any] = {"label_set": bundle.label_set, "all_scores": all_scores}
+    check_output(rows.column_names, destination, format=format, **labels)
     start = time.monotonic()
-    scores = load(bundle, verify=False).scores(examples)
+    scores = load(bundle.folder, verify=False).scores(examples)
     sys.stdout.flush()
-    write_predictions(
-        rows,
-        scores,
-        destination,
-        label_set=label_set,
-        thresholds=opened.thresholds,
-        format=format,
-        all_scores=all_scores,
-    )
+    labels["thresholds"] = bundle.thresholds
+    write_predictions(rows, scores, destination, format=format, **labels)
     seconds = time.monotonic() - start
     if target is not None:
         console = Console(sys.stderr if as_json else sys.stdout)
         console.result("wrote", f"{len(scores):,} answers to {target}, in {seconds:.1f} s")
     if as_json:
-        answers = prediction_columns(scores, label_set=label_set, thresholds=opened.thresholds, all_scores=all_scores)
-        write_json_line(_summary(opened, rows, answers, target, seconds))
+        write_json_line(_summary(bundle, rows, prediction_columns(scores, **labels), target, seconds))
     return 0
 
 

@@ -13,9 +13,6 @@ if TYPE_CHECKING:
     from snapfit.core.recipe import Recipe
     from snapfit.ship.pipeline import TrainResult
 
-_RECIPE = "Recipe"
-_COLUMNS = "Columns and file"
-
 
 def train(
     table: Annotated[Path, typer.Argument(metavar="TRAIN", help="CSV, TSV, JSONL, Parquet, or a folder of one kind.")],
@@ -62,21 +59,9 @@ def train(
     """
     from snapfit.core.recipe import load_recipe
 
-    settings = load_recipe(
-        recipe,
-        overrides=overrides or (),
-        environment=os.environ,
-        encoder=encoder,
-        epochs=epochs,
-        seed=seed,
-        text=text,
-        pair=pair,
-        label=label,
-        task=task,
-        delimiter=delimiter,
-        encoding=encoding,
-        format=format,
-    )
+    columns = {"text": text, "pair": pair, "label": label, "task": task, "delimiter": delimiter}
+    flags = {"encoder": encoder, "epochs": epochs, "seed": seed, "encoding": encoding, "format": format}
+    settings = load_recipe(recipe, overrides=overrides or (), environment=os.environ, **columns, **flags)
     result = run_training(table, settings, valid=valid, test=test, out=out, as_json=as_json, quiet=quiet)
     if as_json:
         write_json_line(result.to_dict())

@@ -149,9 +149,7 @@ def staged_folder(final: str | Path) -> Iterator[Path]:
     """
     target = Path(os.path.realpath(final))
     if target.exists() and not target.is_dir():
-        raise BadInput(
-            f"{final} is a file", "the name of a folder to write", "remove the file or choose another name"
-        )
+        raise BadInput(f"{final} is a file", "the name of a folder to write", "remove the file or choose another name")
     staged = _sibling(target, "staging")
     try:
         staged.mkdir(parents=True)
@@ -201,9 +199,7 @@ def write_manifest(folder: str | Path) -> None:
     files = {name: path for name, path in list_files(folder).items() if name != MANIFEST}
     for name in files:
         _check_name(name, folder / MANIFEST)
-    entries = {
-        name: {"bytes": path.stat().st_size, "sha256": sha256_file(path)} for name, path in files.items()
-    }
+    entries = {name: {"bytes": path.stat().st_size, "sha256": sha256_file(path)} for name, path in files.items()}
     write_json_atomic(folder / MANIFEST, {"format": MANIFEST_FORMAT, "files": entries})
 
 
@@ -243,15 +239,11 @@ def _manifest_entries(path: Path) -> dict[str, tuple[int, str]]:
         raise _bad_folder(f"{path} is not a manifest")
     if manifest.get("format") != MANIFEST_FORMAT:
         found = f"{path} has format {manifest.get('format')!r}"
-        raise BadInput(
-            found, f"format {MANIFEST_FORMAT}", "pip install -U snapfit, or write the folder again"
-        )
+        raise BadInput(found, f"format {MANIFEST_FORMAT}", "pip install -U snapfit, or write the folder again")
     entries: dict[str, tuple[int, str]] = {}
     for name, entry in manifest["files"].items():
         _check_name(name, path)
-        size, digest = (
-            (entry.get("bytes"), entry.get("sha256")) if isinstance(entry, Mapping) else (None, None)
-        )
+        size, digest = (entry.get("bytes"), entry.get("sha256")) if isinstance(entry, Mapping) else (None, None)
         if type(size) is not int or size < 0 or not isinstance(digest, str) or len(digest) != 64:
             raise _bad_folder(f"the entry {name!r} of {path} lacks a size or a SHA-256")
         entries[name] = (size, digest)

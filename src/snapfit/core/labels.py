@@ -184,9 +184,7 @@ def _check_names(task: Task, names: tuple[str, ...]) -> None:
     if repeated:
         raise BadInput(f"the label {repeated[0]!r} twice", "labels that differ", "remove the repeated label")
     if "" in names:
-        raise BadInput(
-            "a label that is empty", "labels with a name", "fill in or remove the rows without a label"
-        )
+        raise BadInput("a label that is empty", "labels with a name", "fill in or remove the rows without a label")
     if task == "single" and len(names) < 2:
         found = f"one label only, {names[0]!r}" if names else "no labels"
         fix = "check that the label column is the right one (--label NAME), or add rows of another label"
@@ -219,9 +217,7 @@ def _flatten(rows: list[Any], *, where: str) -> tuple[list[Any], np.ndarray]:
     for i, row in enumerate(rows):
         if isinstance(row, str | bytes) or not isinstance(row, Iterable):
             found = f"{_place(where)}row {i + 1} has the label {row!r}"
-            raise BadInput(
-                found, "a list of labels in every row", "give --delimiter if a cell holds many labels"
-            )
+            raise BadInput(found, "a list of labels in every row", "give --delimiter if a cell holds many labels")
     lists = [list(row) for row in rows]
     lengths = np.fromiter(map(len, lists), dtype=np.int64, count=len(lists))
     return [label for row in lists for label in row], lengths

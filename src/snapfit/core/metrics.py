@@ -99,9 +99,7 @@ def compute_metrics(
     shape = targets.shape if task != "single" else (*targets.shape, *scores.shape[1:])
     if scores.ndim != 2 or scores.shape != shape or 0 in scores.shape:
         found = f"scores of shape {scores.shape} and targets of shape {targets.shape}"
-        raise BadInput(
-            found, f"at least one row, and shapes that fit the task {task!r}", "give labelled rows"
-        )
+        raise BadInput(found, f"at least one row, and shapes that fit the task {task!r}", "give labelled rows")
     if task == "single":
         values = _single(scores, targets)
     elif task == "multi":

@@ -140,9 +140,7 @@ class ModelSection(_Section):
     section: ClassVar[str] = "model"
 
     encoder: Text = "starter"
-    pooling: Literal["auto", "native", "cls", "mean", "max", "attention", "last4_mean", "last4_concat"] = (
-        "auto"
-    )
+    pooling: Literal["auto", "native", "cls", "mean", "max", "attention", "last4_mean", "last4_concat"] = "auto"
     dropout: Below1 | Auto = 0.1  # auto: as the encoder's config has it
     attention_dropout: Below1 | Auto = 0.0
     reinit_layers: Count = 0  # top layers that start from random weights

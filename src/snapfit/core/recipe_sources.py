@@ -85,9 +85,7 @@ def read_overrides(overrides: Iterable[str]) -> list[Given]:
     for override in overrides:
         key, equals, text = override.partition("=")
         if not equals or not key.strip():
-            raise BadInput(
-                f"--set {override!r}", "--set SECTION.KEY=VALUE", "for example: --set optim.lr=3e-5"
-            )
+            raise BadInput(f"--set {override!r}", "--set SECTION.KEY=VALUE", "for example: --set optim.lr=3e-5")
         origin = f"--set {override}"
         given.pop(key.strip(), None)
         given[key.strip()] = Given(key.strip(), parse_text(text, origin), origin)
@@ -154,9 +152,7 @@ def _read_text(path: str | Path) -> str:
             "save the file as UTF-8",
         ) from None
     except OSError as error:
-        raise BadInput(
-            f"{path} cannot be read: {error.strerror}", "a recipe in YAML", "check the path"
-        ) from None
+        raise BadInput(f"{path} cannot be read: {error.strerror}", "a recipe in YAML", "check the path") from None
 
 
 def _compose(text: str, origin: str) -> yaml.Node | None:

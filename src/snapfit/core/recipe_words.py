@@ -66,9 +66,7 @@ def _alternatives(annotation: Any, metadata: Sequence[Any]) -> Iterator[str]:
 
 def _range(metadata: Sequence[Any]) -> str:
     """The limits in a type's metadata: " from 0 to below 1", " above 0", or nothing."""
-    bounds = [
-        bound for entry in metadata for bound in (entry.metadata if isinstance(entry, FieldInfo) else [entry])
-    ]
+    bounds = [bound for entry in metadata for bound in (entry.metadata if isinstance(entry, FieldInfo) else [entry])]
     limit = {
         name: getattr(bound, name)
         for bound in bounds

@@ -45,9 +45,7 @@ def logits_to_scores(logits: np.ndarray, task: Task, temperature: float = 1.0) -
     return _softmax(values / temperature)
 
 
-def decide(
-    scores: np.ndarray, task: Task, names: Sequence[str], *, thresholds: np.ndarray | None = None
-) -> list[Any]:
+def decide(scores: np.ndarray, task: Task, names: Sequence[str], *, thresholds: np.ndarray | None = None) -> list[Any]:
     """The decision (see `Decision`) on each row of scores float [n, k].
 
     names: the labels, in the order of the columns; a multi-label decision lists labels in this order.

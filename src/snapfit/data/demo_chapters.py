@@ -77,8 +77,8 @@ SAME_MODULE: dict[str, str] = {"posix": "os", "nt": "os", "posixpath": "os.path"
 
 REPLACED: frozenset[str] = frozenset(
     """
-    sys.excepthook sys.unraisablehook sys.displayhook sys.breakpointhook threading.excepthook pdb.set_trace inspect.getfile
-    warnings.showwarning warnings._showwarnmsg warnings._showwarnmsg_impl
+    sys.excepthook sys.unraisablehook sys.displayhook sys.breakpointhook threading.excepthook
+    pdb.set_trace inspect.getfile warnings.showwarning warnings._showwarnmsg warnings._showwarnmsg_impl
     typing._collect_parameters typing._collect_type_vars typing._check_generic
     """.split()
 )

@@ -31,8 +31,7 @@ class TorchBackend:
     def logits(self, batch: Batch) -> np.ndarray:
         """float32 [rows, n_outputs] for one padded batch."""
         ids, mask, types = (
-            torch.from_numpy(a).to(self.device)
-            for a in (batch.input_ids, batch.attention_mask, batch.token_type_ids)
+            torch.from_numpy(a).to(self.device) for a in (batch.input_ids, batch.attention_mask, batch.token_type_ids)
         )
         with self._lock, torch.inference_mode():
             output = self.model(input_ids=ids, attention_mask=mask, token_type_ids=types)

@@ -132,7 +132,7 @@ class Classifier(PreTrainedModel):
     def output(self) -> nn.Linear:
         """The last linear layer, whose rows are the labels."""
         layer = self.get_submodule(self.family.output if self.pooling == "native" else "head.output")
-        assert isinstance(layer, nn.Linear)  # noqa: S101 - a wrong row of the families table
+        assert isinstance(layer, nn.Linear)  # else a wrong row of the families table
         return layer
 
     @property
@@ -260,9 +260,7 @@ def _read_by_transformers(folder: Path) -> dict[str, Tensor] | None:
     finally:
         if shown:
             transformers_logging.enable_progress_bar()
-    return {
-        name: tensor for name, tensor in encoder.state_dict().items() if name not in found["missing_keys"]
-    }
+    return {name: tensor for name, tensor in encoder.state_dict().items() if name not in found["missing_keys"]}
 
 
 def _build_inner(config: PreTrainedConfig, *, native: bool) -> PreTrainedModel:

@@ -93,13 +93,9 @@ def read_config(folder: Path) -> PreTrainedConfig:
     except FileNotFoundError as error:
         raise BadInput(f"{folder} has no config.json", "an encoder's folder", "check --encoder") from error
     except (ValueError, OSError) as error:
-        raise BadInput(
-            f"{path} cannot be read: {error}", "a JSON object", "copy the encoder again"
-        ) from error
+        raise BadInput(f"{path} cannot be read: {error}", "a JSON object", "copy the encoder again") from error
     if not isinstance(plain, dict) or "model_type" not in plain:
-        raise BadInput(
-            f"{path} names no model_type", "the config.json of a transformers model", "check --encoder"
-        )
+        raise BadInput(f"{path} names no model_type", "the config.json of a transformers model", "check --encoder")
     try:
         config: PreTrainedConfig = AutoConfig.from_pretrained(folder, trust_remote_code=False)
     except Exception as error:  # transformers raises many kinds; all mean that this config cannot be used
@@ -172,9 +168,7 @@ def _tokenizer_files(folder: Path, source: EncoderSource) -> TokenizerFiles:
         settings_path = folder / "tokenizer_config.json"
         settings = json.loads(settings_path.read_text("utf-8")) if settings_path.is_file() else {}
     except (OSError, ValueError) as error:
-        raise BadInput(
-            f"the tokenizer of {source.name!r}: {error}", "valid JSON", "copy the encoder again"
-        ) from error
+        raise BadInput(f"the tokenizer of {source.name!r}: {error}", "valid JSON", "copy the encoder again") from error
     tokens = {t["content"]: t["id"] for t in vocabulary.get("added_tokens", [])}
     pad_id = source.config.pad_token_id
     if pad_id is None:

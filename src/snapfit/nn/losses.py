@@ -33,14 +33,10 @@ def loss_sum(
     _check(logits, targets, task)
     logits = logits.float()
     if task == "single":
-        return F.cross_entropy(
-            logits, targets, weight=class_weights, label_smoothing=label_smoothing, reduction="sum"
-        )
+        return F.cross_entropy(logits, targets, weight=class_weights, label_smoothing=label_smoothing, reduction="sum")
     if task == "multi":
         smooth = targets * (1.0 - label_smoothing) + 0.5 * label_smoothing
-        per_label = F.binary_cross_entropy_with_logits(
-            logits, smooth, pos_weight=class_weights, reduction="none"
-        )
+        per_label = F.binary_cross_entropy_with_logits(logits, smooth, pos_weight=class_weights, reduction="none")
         return per_label.mean(-1).sum()
     return F.mse_loss(logits, targets, reduction="sum")
 

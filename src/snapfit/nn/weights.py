@@ -77,9 +77,7 @@ def _shard_names(index: Path) -> list[str]:
     try:
         names = sorted(set(json.loads(index.read_text("utf-8"))["weight_map"].values()))
     except (ValueError, KeyError, AttributeError, TypeError) as error:
-        raise BadInput(
-            f"{index} is not a shard index", "an index by save_pretrained", "copy it again"
-        ) from error
+        raise BadInput(f"{index} is not a shard index", "an index by save_pretrained", "copy it again") from error
     for name in names:
         if Path(name).name != name:
             raise BadInput(f"{index} names the shard {name!r}", "files beside the index", "get a clean copy")
@@ -155,9 +153,7 @@ def _own_tensors(model: nn.Module) -> dict[str, Tensor]:
     return dict(model.state_dict(keep_vars=True))
 
 
-def _copy(
-    own: Mapping[str, Tensor], chosen: Mapping[str, Tensor], *, state_names: set[str], source: str
-) -> LoadReport:
+def _copy(own: Mapping[str, Tensor], chosen: Mapping[str, Tensor], *, state_names: set[str], source: str) -> LoadReport:
     for name, tensor in chosen.items():
         if own[name].shape != tensor.shape:
             raise BadInput(

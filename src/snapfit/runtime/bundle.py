@@ -72,9 +72,7 @@ class BundleInfo:
         label_set = LabelSet.from_dict(self.labels)
         if self.task != label_set.task:
             self._refuse("task", f"{label_set.task!r}, the task of its labels")
-        if self.thresholds is not None and (
-            self.task != "multi" or len(self.thresholds) != label_set.n_outputs
-        ):
+        if self.thresholds is not None and (self.task != "multi" or len(self.thresholds) != label_set.n_outputs):
             self._refuse("thresholds", "one number in 0..1 a label for multi, otherwise null")
 
     def _refuse(self, name: str, expected: str) -> NoReturn:
@@ -98,9 +96,7 @@ class BundleInfo:
             if key not in known:
                 likely = nearest(str(key), known)
                 hint = f" (nearest: {likely!r})" if likely else ""
-                raise BadInput(
-                    f"the key {key!r} in {INFO_FILE}", f"one of {', '.join(known)}{hint}", _RESTORE
-                )
+                raise BadInput(f"the key {key!r} in {INFO_FILE}", f"one of {', '.join(known)}{hint}", _RESTORE)
         missing = [
             name
             for name, item in known.items()
@@ -134,16 +130,12 @@ class Bundle:
         folder = Path(folder)
         if not folder.is_dir():
             found = f"{folder} is {'not a folder' if folder.exists() else 'missing'}"
-            raise BadInput(
-                found, "a bundle's folder", "check the path; `snapfit train` writes bundles to RUN/bundle"
-            )
+            raise BadInput(found, "a bundle's folder", "check the path; `snapfit train` writes bundles to RUN/bundle")
         files = list_files(folder)
         for name in files:
             if PurePosixPath(name).suffix.lower() in PICKLE_SUFFIXES:
                 fix = "remove the file if it is not the bundle's, or copy the bundle again"
-                raise BadInput(
-                    f"{folder / name}, which may hold a pickle", "a bundle, which has no pickles", fix
-                )
+                raise BadInput(f"{folder / name}, which may hold a pickle", "a bundle, which has no pickles", fix)
         for name in REQUIRED_FILES:
             if name not in files:
                 raise BadInput(f"{folder} has no {name}", "a whole bundle", _fix_incomplete(folder, files))
@@ -176,9 +168,7 @@ class Bundle:
         values = read_json(path)
         try:
             texts = [tuple(text) if isinstance(text, list) else text for text in values["texts"]]
-            scores = np.array(values["scores"], dtype=np.float64).reshape(
-                len(texts), self.label_set.n_outputs
-            )
+            scores = np.array(values["scores"], dtype=np.float64).reshape(len(texts), self.label_set.n_outputs)
         except (KeyError, TypeError, ValueError) as error:
             fix = "restore the file from where the bundle was made"
             raise BadInput(f"{path} ({error})", "texts, and a row of scores for each", fix) from error
@@ -188,9 +178,7 @@ class Bundle:
 def _check_version(version: Any) -> None:
     if type(version) is int and version > FORMAT_VERSION:
         found = f"a bundle of format {version}"
-        raise BadInput(
-            found, f"format {FORMAT_VERSION}, the newest that this snapfit knows", "pip install -U snapfit"
-        )
+        raise BadInput(found, f"format {FORMAT_VERSION}, the newest that this snapfit knows", "pip install -U snapfit")
     if version != FORMAT_VERSION or type(version) is not int:
         raise BadInput(f"format_version: {version!r} in {INFO_FILE}", str(FORMAT_VERSION), _RESTORE)
 

@@ -54,9 +54,7 @@ class Predictor:
     failing backend.
     """
 
-    def __init__(
-        self, bundle: Bundle, backend: Backend, *, token_budget: int = 8192, max_rows: int = 256
-    ) -> None:
+    def __init__(self, bundle: Bundle, backend: Backend, *, token_budget: int = 8192, max_rows: int = 256) -> None:
         if token_budget < 1 or max_rows < 1:
             found = f"token_budget {token_budget} and max_rows {max_rows}"
             raise BadInput(found, "at least 1 each", "leave them out for the defaults")
@@ -97,9 +95,7 @@ class Predictor:
     def predict_proba(self, texts: Any) -> np.ndarray:
         """Probabilities float64 [n, n_outputs], columns as `names`. Raises BadInput for a regression."""
         if self.task == "regression":
-            raise BadInput(
-                "predict_proba of a regression", "a classification bundle", "call predict for the numbers"
-            )
+            raise BadInput("predict_proba of a regression", "a classification bundle", "call predict for the numbers")
         return self.scores(texts)
 
     def predict_stream(self, texts: Iterable[Any], *, chunk: int = 1024) -> Iterator[Prediction]:
@@ -170,9 +166,7 @@ class Predictor:
 
     def _is_one(self, texts: Any) -> bool:
         if self.bundle.info.pair:
-            return (
-                isinstance(texts, tuple) and len(texts) == 2 and all(isinstance(text, str) for text in texts)
-            )
+            return isinstance(texts, tuple) and len(texts) == 2 and all(isinstance(text, str) for text in texts)
         return isinstance(texts, str)
 
     def _items(self, texts: Any) -> list[Any]:
@@ -212,9 +206,7 @@ def batched_logits(
 def _iterable(texts: Any) -> Iterable[Any]:
     """What gives the texts as Python values; refuses what would iterate over something else."""
     if hasattr(texts, "columns"):
-        raise BadInput(
-            f"a table ({type(texts).__name__})", "its column of texts", "pass table['text'] or the like"
-        )
+        raise BadInput(f"a table ({type(texts).__name__})", "its column of texts", "pass table['text'] or the like")
     if isinstance(texts, str | bytes | Mapping) or not isinstance(texts, Iterable):
         raise BadInput(f"texts given as {type(texts).__name__}", "a sequence of texts", "pass a list")
     for convert in ("to_pylist", "tolist"):

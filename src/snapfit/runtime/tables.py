@@ -72,9 +72,7 @@ def write_predictions(
     kind = check_output(table.column_names, out, label_set=label_set, format=format, all_scores=all_scores)
     if scores.shape != (table.num_rows, label_set.n_outputs):
         found = f"scores of shape {scores.shape} for a table of {table.num_rows} rows"
-        raise BadInput(
-            found, f"shape {(table.num_rows, label_set.n_outputs)}", "score the rows of this table"
-        )
+        raise BadInput(found, f"shape {(table.num_rows, label_set.n_outputs)}", "score the rows of this table")
     with _opened(out) as file, _writer(kind, file) as write:
         for start in range(0, max(table.num_rows, 1), _SLICE_ROWS):
             part = scores[start : start + _SLICE_ROWS]
@@ -216,9 +214,7 @@ def _tsv_line(cells: Sequence[str], place: str) -> str:
     line = "\t".join(cells)
     if line.count("\t") != len(cells) - 1 or "\n" in line or "\r" in line:
         found = f"a tab or a line break in a cell of {place}"
-        raise BadInput(
-            found, "cells on one line for TSV, which cannot quote them", "write CSV, JSONL or Parquet"
-        )
+        raise BadInput(found, "cells on one line for TSV, which cannot quote them", "write CSV, JSONL or Parquet")
     return line + "\n"
 
 

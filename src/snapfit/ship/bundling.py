@@ -104,9 +104,7 @@ def _probes(fitted: Fitted, tables: Tables) -> dict[str, Any]:
     pairs = [b for _, b in examples] if tables.pair else None
     tokens = fitted.tokenizer.encode(texts, pairs)
     rows = np.arange(len(texts))
-    logits = TorchBackend(fitted.model, device="cpu").logits(
-        pad(tokens, rows, pad_id=fitted.tokenizer_files.pad_id)
-    )
+    logits = TorchBackend(fitted.model, device="cpu").logits(pad(tokens, rows, pad_id=fitted.tokenizer_files.pad_id))
     return {"texts": examples, "scores": logits_to_scores(logits, tables.label_set.task).tolist()}
 
 

@@ -67,10 +67,7 @@ def _metrics_table(metrics: dict[str, dict[str, float]]) -> list[str]:
     if not metrics:
         return ["No split was held out, so nothing was measured."]
     names = list(dict.fromkeys(name for split in metrics.values() for name in split))
-    rows = [
-        f"| {split} | " + " | ".join(f"{values[n]:.4f}" for n in names) + " |"
-        for split, values in metrics.items()
-    ]
+    rows = [f"| {split} | " + " | ".join(f"{values[n]:.4f}" for n in names) + " |" for split, values in metrics.items()]
     return ["| split | " + " | ".join(names) + " |", "|---" * (len(names) + 1) + "|", *rows]
 
 

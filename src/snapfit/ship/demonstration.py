@@ -25,6 +25,7 @@ from snapfit.ship.selfproof import prove_self_contained
 EPOCHS = 2.0
 QUICK_EPOCHS = 1.0
 QUICK_ROWS = 2_000
+QUICK_VALID_ROWS = 300
 PROOF_TEXTS = 200
 
 
@@ -78,6 +79,7 @@ def run_demo(
     say(f"docstrings of Python's standard library, labelled by chapter, are in {root / 'data'}")
     if quick:
         _shorten(tables["train"], QUICK_ROWS)
+        _shorten(tables["valid"], QUICK_VALID_ROWS)
         say(f"--quick: {QUICK_ROWS:,} rows to train on")
     settings = recipe or Recipe()
     if settings.model.encoder == "starter":

@@ -121,16 +121,12 @@ def _run_folder(out: str | Path | None, table: Any) -> Iterator[Path]:
     """The run's new folder; taken away again, with all that was made for it, when nothing can be trained."""
     run = _free_name(table) if out is None else Path(out)
     if run.exists() and (not run.is_dir() or any(run.iterdir())):
-        raise BadInput(
-            f"{run} exists already", "a folder that does not exist yet", "choose another with --out"
-        )
+        raise BadInput(f"{run} exists already", "a folder that does not exist yet", "choose another with --out")
     made = [folder for folder in (run, *run.parents) if not folder.exists()]
     try:
         run.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise BadInput(
-            f"{run} cannot be made: {error.strerror}", "a folder that can be written", "--out"
-        ) from error
+        raise BadInput(f"{run} cannot be made: {error.strerror}", "a folder that can be written", "--out") from error
     try:
         yield run
     except (BadInput, Interrupted):

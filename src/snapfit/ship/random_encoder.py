@@ -115,7 +115,9 @@ def _pieces(words: Counter[str], most: int) -> list[str]:
     longer: Counter[str] = Counter()
     for word, count in words.items():
         for i, character in enumerate(word):
-            singles[character if i == 0 else f"##{character}"] += count
+            singles[character] += count
+            if i:
+                singles[f"##{character}"] += count
         for length in range(_SHORTEST_PIECE, len(word)):
             longer[word[:length]] += count * (length - 1)
             longer[f"##{word[-length:]}"] += count * (length - 1)

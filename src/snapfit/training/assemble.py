@@ -62,9 +62,7 @@ def build_model(
     return model, report
 
 
-def assemble(
-    model: Classifier, report: LoadReport, recipe: Recipe, *, total_steps: int, device: str
-) -> Assembly:
+def assemble(model: Classifier, report: LoadReport, recipe: Recipe, *, total_steps: int, device: str) -> Assembly:
     """Move a loaded model to the device and put groups, optimizer and schedule on it, in that order."""
     torch.nn.Module.to(model, device)  # in place; transformers' own wrapper is untyped
     optim = recipe.optim
@@ -108,9 +106,7 @@ def pick_device() -> str:
 
 def layer_parameters(model: Classifier) -> int:
     """Numbers in the encoder without its embedding tables: what the default rate goes by."""
-    tables = {
-        id(p) for m in model.encoder.modules() if isinstance(m, torch.nn.Embedding) for p in m.parameters()
-    }
+    tables = {id(p) for m in model.encoder.modules() if isinstance(m, torch.nn.Embedding) for p in m.parameters()}
     return sum(p.numel() for p in model.encoder.parameters() if id(p) not in tables)
 
 
@@ -125,8 +121,6 @@ def _top_layers(model: Classifier, n_layers: int) -> dict[str, torch.Tensor]:
             f"0 to {last}, the encoder's layers",
             f"--set model.reinit_layers={last}",
         )
-    chosen = [
-        name for name, _ in model.named_parameters() if (d := depth(name)) != "head" and d > last - n_layers
-    ]
+    chosen = [name for name, _ in model.named_parameters() if (d := depth(name)) != "head" and d > last - n_layers]
     state = model.state_dict()
     return {name: state[name].clone() for name in chosen}

@@ -54,7 +54,7 @@ def encoder_rate(layer_parameters: int) -> float:
 
 def batch_size(n_rows: int) -> int:
     """Rows of an optimizer step: small sets need steps, large ones can afford quieter gradients."""
-    return 16 if n_rows < 5_000 else 32 if n_rows <= 100_000 else 64
+    return 16 if n_rows < 5_000 else 32 if n_rows <= 50_000 else 64
 
 
 WANTED_STEPS = 1_500

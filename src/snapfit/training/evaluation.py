@@ -66,10 +66,10 @@ class BestWeights:
 
     def offer(self, model: Classifier, value: float, step: int, *, nll: float = math.inf) -> bool:
         """Take the model's weights if they are better than those held; returns whether they were."""
-        if self.value is not None and not self._is_better(value, self.value):
-            if value != self.value or nll >= self._nll:
-                self.evaluations_since += 1
-                return False
+        tie_lost = value != self.value or nll >= self._nll
+        if self.value is not None and not self._is_better(value, self.value) and tie_lost:
+            self.evaluations_since += 1
+            return False
         self._nll = nll
         self._weights = {name: tensor.detach().cpu().clone() for name, tensor in model.state_dict().items()}
         self.value, self.step, self.evaluations_since = value, step, 0

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -26,7 +27,7 @@ from snapfit.nn.losses import loss_sum
 from snapfit.training.assemble import Assembly, assemble, build_model, layer_parameters, pick_device
 from snapfit.training.defaults import Facts, resolve
 from snapfit.training.evaluation import BestWeights, evaluate
-from snapfit.training.loop import DataOrder, Examples, StepSettings, optimizer_steps
+from snapfit.training.loop import DataOrder, Examples, LossSum, StepSettings, optimizer_steps
 from snapfit.training.param_groups import format_plan
 from snapfit.training.pooling_probe import choose_pooling
 from snapfit.training.precision import choose_precision
@@ -74,9 +75,7 @@ class _Progress:
     metrics: dict[str, dict[str, float]] = field(default_factory=dict)
 
 
-def fit(
-    tables: Tables, recipe: Recipe, *, notify: Notify, stop: Callable[[], bool] = lambda: False
-) -> Fitted:
+def fit(tables: Tables, recipe: Recipe, *, notify: Notify, stop: Callable[[], bool] = lambda: False) -> Fitted:
     """Train on tables that were read, following a recipe.
 
     notify: hears of everything as events (see journal.py). stop: asked after every step; True ends the run with the
@@ -138,9 +137,7 @@ def _fit(tables: Tables, recipe: Recipe, notify: Notify, stop: Callable[[], bool
     )
 
 
-def _resolve(
-    tables: Tables, recipe: Recipe, source: EncoderSource, train: Examples
-) -> tuple[Recipe, dict[str, str]]:
+def _resolve(tables: Tables, recipe: Recipe, source: EncoderSource, train: Examples) -> tuple[Recipe, dict[str, str]]:
     """Measure what the defaults depend on, and replace every `auto`."""
     label_set = tables.label_set
     names = list(label_set.names)
@@ -178,6 +175,13 @@ def evaluation_steps(total_steps: int, epochs: float, per_epoch: int) -> set[int
     return {max(1, round(total_steps * (i + 1) / count)) for i in range(count)}
 
 
+def _loss(recipe: Recipe, label_set: LabelSet, train: Examples, device: torch.device) -> LossSum:
+    """The task's loss with the recipe's weights and smoothing."""
+    weights = class_weights(recipe.loss.class_weights, label_set, train.targets)
+    on_device = None if weights is None else torch.from_numpy(weights).to(device)
+    return partial(loss_sum, task=label_set.task, class_weights=on_device, label_smoothing=recipe.loss.label_smoothing)
+
+
 def _train(
     assembly: Assembly,
     examples: dict[str, Examples],
@@ -192,24 +196,14 @@ def _train(
     metric, patience = recipe.train.metric, settled(recipe.train.patience)
     every_steps = settled(recipe.log.every_steps)
     progress = _Progress(BestWeights(lambda new, old: is_better(metric, new, old)))
-    due = evaluation_steps(
-        total_steps, settled(recipe.train.epochs), settled(recipe.train.evaluations_per_epoch)
-    )
-    weights = class_weights(recipe.loss.class_weights, label_set, examples["train"].targets)
-    device_weights = None if weights is None else torch.from_numpy(weights).to(assembly.model.device)
+    due = evaluation_steps(total_steps, settled(recipe.train.epochs), settled(recipe.train.evaluations_per_epoch))
     steps = optimizer_steps(
         assembly.model,
         examples["train"],
         assembly.optimizer,
         assembly.schedule,
         order=order,
-        loss_sum=lambda logits, targets: loss_sum(
-            logits,
-            targets,
-            task=label_set.task,
-            class_weights=device_weights,
-            label_smoothing=recipe.loss.label_smoothing,
-        ),
+        loss_sum=_loss(recipe, label_set, examples["train"], assembly.model.device),
         settings=StepSettings(
             recipe.train.accumulate, recipe.optim.max_grad_norm, recipe.train.seed, assembly.autocast
         ),
@@ -223,9 +217,7 @@ def _train(
         if step.number % every_steps == 0 or step.number in (1, total_steps):
             notify("step", **vars(step), total_steps=total_steps)
         progress.interrupted = stop() and step.number < total_steps
-        if "valid" in examples and (
-            step.number in due or (progress.interrupted and progress.best.value is None)
-        ):
+        if "valid" in examples and (step.number in due or (progress.interrupted and progress.best.value is None)):
             result = evaluate(assembly.model, examples["valid"], label_set, autocast=assembly.autocast)
             best = progress.best.offer(
                 assembly.model, result.metrics[metric], step.number, nll=result.metrics.get("nll", math.inf)

@@ -31,9 +31,7 @@ def optimizer_class(name: str) -> type[torch.optim.Optimizer]:
     known = {
         found.__name__.lower(): found
         for found in vars(torch.optim).values()
-        if isinstance(found, type)
-        and issubclass(found, torch.optim.Optimizer)
-        and found is not torch.optim.Optimizer
+        if isinstance(found, type) and issubclass(found, torch.optim.Optimizer) and found is not torch.optim.Optimizer
     }
     usable = sorted(found.__name__.lower() for found in known.values() if found.__name__ not in _CANNOT)
     wanted = name.strip().lower()
@@ -44,9 +42,7 @@ def optimizer_class(name: str) -> type[torch.optim.Optimizer]:
             f"--set optim.name={nearest(wanted, usable) or 'adamw'}",
         )
     if (reason := _CANNOT.get(known[wanted].__name__)) is not None:
-        raise BadInput(
-            f"optim.name is {name!r}: {reason}", f"one of {', '.join(usable)}", "--set optim.name=adamw"
-        )
+        raise BadInput(f"optim.name is {name!r}: {reason}", f"one of {', '.join(usable)}", "--set optim.name=adamw")
     return known[wanted]
 
 

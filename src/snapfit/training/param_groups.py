@@ -147,9 +147,7 @@ def prove_partition(plan: GroupingPlan, model: nn.Module) -> None:
     if missing:
         raise WorkFailed(f"{len(missing)} parameters are in no group, the first is {missing[0]!r}")
     if dull := [name for name in learning if not tensors[name].requires_grad]:
-        raise WorkFailed(
-            f"{len(dull)} parameters are to learn but take no gradient, the first is {dull[0]!r}"
-        )
+        raise WorkFailed(f"{len(dull)} parameters are to learn but take no gradient, the first is {dull[0]!r}")
     counted = plan.trainable_count + plan.frozen_count
     held = sum(tensor.numel() for tensor in model.parameters())
     if counted != held:
@@ -232,9 +230,7 @@ def _parameters(model: nn.Module, family_depths: DepthOf) -> Iterator[_Parameter
     for name, tensor in model.named_parameters():
         depth = family_depths(name)
         if depth != "head" and (not isinstance(depth, int) or isinstance(depth, bool) or depth < 0):
-            raise WorkFailed(
-                f"the depth of the parameter {name!r} is {depth!r}, not 'head' or a number from 0 up"
-            )
+            raise WorkFailed(f"the depth of the parameter {name!r} is {depth!r}, not 'head' or a number from 0 up")
         yield _Parameter(tuple(names[id(tensor)]), tensor, depth, decays=id(tensor) not in undecayed)
 
 

@@ -52,7 +52,8 @@ def choose_pooling(model: Classifier, examples: Examples, label_set: LabelSet, *
     return PoolingChoice(
         pooling,
         f"a ridge probe on {len(rows):,} training texts explains {gain_mean:.1%} of the held-out targets' variance "
-        f"from mean-pooled states and {gain_first:.1%} from the first token's",
+        f"from mean-pooled states and {gain_first:.1%} from the first token's; the mean is taken unless the first "
+        f"token leads by {clear_gain:.1%}",
     )
 
 

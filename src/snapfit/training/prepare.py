@@ -106,9 +106,7 @@ def _read_like(source: object, data: DataSection, columns: Columns) -> Records:
 
 def _labels(records: Records) -> Any:
     if records.labels is None:
-        raise BadInput(
-            f"{records.source} has no labels", "a label for every row", "name the column with --label"
-        )
+        raise BadInput(f"{records.source} has no labels", "a label for every row", "name the column with --label")
     return records.labels
 
 
@@ -117,9 +115,7 @@ def _split(records: Records, label_set: LabelSet, data: DataSection) -> tuple[Sp
     fraction = min(0.1, 2_000 / len(records)) if stated == "auto" else settled(stated)
     if fraction == 0:
         return {"train": records}, "no validation: every row is trained on, the last weights are kept"
-    train_rows, valid_rows = train_valid_split(
-        records, label_set.task, fraction=fraction, seed=data.split_seed
-    )
+    train_rows, valid_rows = train_valid_split(records, label_set.task, fraction=fraction, seed=data.split_seed)
     note = f"validation: {len(valid_rows):,} of {len(records):,} rows, stratified, duplicates kept together"
     return {"train": records.take(train_rows), "valid": records.take(valid_rows)}, note
 
@@ -190,9 +186,7 @@ def class_weights(setting: Any, label_set: LabelSet, targets: np.ndarray) -> np.
     if setting is None:
         return None
     if label_set.task == "regression":
-        raise BadInput(
-            "loss.class_weights for a regression", "a task with classes", "--set loss.class_weights=null"
-        )
+        raise BadInput("loss.class_weights for a regression", "a task with classes", "--set loss.class_weights=null")
     counts = np.maximum(label_set.counts(targets), 1).astype(np.float64)
     if setting == "balanced":
         if label_set.task == "multi":

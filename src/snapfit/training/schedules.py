@@ -95,9 +95,7 @@ def _check(
     shapes: tuple[str, ...] = get_args(Shape)
     if shape not in shapes:
         meant = nearest(shape, shapes) or "linear"
-        raise BadInput(
-            f"schedule.shape is {shape!r}", f"one of {', '.join(shapes)}", f"--set schedule.shape={meant}"
-        )
+        raise BadInput(f"schedule.shape is {shape!r}", f"one of {', '.join(shapes)}", f"--set schedule.shape={meant}")
     if total_steps < 1:
         raise BadInput(
             f"a run of {total_steps} steps",

@@ -1,0 +1,82 @@
+"""The READMEs do what they say: every command and Python block in them runs, and the file map is complete.
+
+Commands follow "$ " in console blocks; blocks of one README run in order, in one empty folder with the examples.
+"""
+
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+READMES = ("README.md", "README.zh-CN.md")
+BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+def blocks(readme: str) -> list[tuple[str, str]]:
+    """(language, content) of every fenced block that names a language."""
+    return BLOCK.findall((ROOT / readme).read_text("utf-8"))
+
+
+def run(command: list[str], folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    env = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}", **environment}
+    env["PYTHONPATH"] = os.pathsep.join([str(ROOT / "src"), *filter(None, [env.get("PYTHONPATH")])])
+    return subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=600, check=False)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("readme", READMES)
+def test_every_block_runs(readme: str, tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "examples", tmp_path / "examples")
+    n_run = 0
+    for language, content in blocks(readme):
+        if language == "python":
+            commands = [[sys.executable, "-c", content]]
+        elif language == "console":
+            commands = [shlex.split(line[2:]) for line in content.splitlines() if line.startswith("$ ")]
+            commands = [[sys.executable, "-m", *command] for command in commands]
+            assert all(command[2] == "snapfit" for command in commands)
+        else:
+            continue
+        for command in commands:
+            done = run(command, tmp_path)
+            assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+            n_run += 1
+    assert n_run >= 5
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("readme", READMES)
+def test_scripts_named_in_it_run(readme: str) -> None:
+    lines = [line for language, text in blocks(readme) if language == "sh" for line in text.splitlines()]
+    scripts = sorted({line.split()[0] for line in lines})
+    assert scripts == ["scripts/demo", "scripts/test"]
+    for script in scripts:
+        assert os.access(ROOT / script, os.X_OK)
+    if Path(sys.prefix) != ROOT / ".venv":
+        pytest.skip("scripts/demo makes .venv; it is tried where the tests already run in it, as under scripts/test")
+    if readme == "README.md":  # scripts/test is what runs this test
+        done = run([str(ROOT / "scripts/demo"), "--quick", "--out", str(ROOT / "runs/readme-test")], ROOT)
+        shutil.rmtree(ROOT / "runs/readme-test", ignore_errors=True)
+        assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("readme", READMES)
+def test_the_file_map_is_complete(readme: str) -> None:
+    text = (ROOT / readme).read_text("utf-8")
+    for path in sorted((ROOT / "src/snapfit").rglob("*.py")):
+        one_of_the_commands = path.parent.name == "cli" and path.stem not in ("app", "console")
+        if path.name in ("__init__.py", "__main__.py") or one_of_the_commands:
+            continue
+        assert re.search(rf"^ +{re.escape(path.name)} +\S", text, re.MULTILINE), f"{readme} lacks {path.name}"
+
+
+@pytest.mark.parametrize("readme", READMES)
+def test_links_lead_somewhere(readme: str) -> None:
+    for target in re.findall(r"\]\(([^)#]+)\)", (ROOT / readme).read_text("utf-8")):
+        assert (ROOT / target).exists(), f"{readme} links to {target}"
