@@ -18,6 +18,7 @@ STEP = {
     "grad_norm": 1.0,
     "rows": 8,
     "tokens": 100,
+    "tokens_seen": 100,
     "total_steps": 100,
 }
 START = {"kind": "start", "time": 10.0, "total_steps": 100, "rows": 800}
@@ -100,7 +101,7 @@ def test_byte_size(size: float, text: str) -> None:
 
 def test_pace_counts_the_tokens_of_steps_that_were_not_reported() -> None:
     pace = Pace(total=100, start=0.0)
-    pace.take({"number": 10, "tokens": 50, "time": 5.0})
+    pace.take({"number": 10, "tokens_seen": 500, "time": 5.0})
     assert pace.tokens_per_second == pytest.approx(100.0)
     assert pace.seconds_left == pytest.approx(45.0)
 

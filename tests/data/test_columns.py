@@ -136,3 +136,9 @@ def test_labels_are_left_alone_where_they_are_not_required() -> None:
 )
 def test_numbers(value: Any, number: float | None) -> None:
     assert parse_number(value) == number
+
+
+def test_a_few_bad_cells_do_not_make_a_score_column_a_set_of_labels() -> None:
+    table = pa.table({"text": ["a", "b", "c", "d"], "score": ["1.5", "much", "2", "3"]})
+    assert find_columns(table).task == "regression"
+    assert find_columns(pa.table({"text": ["a", "b"], "score": ["good", "bad"]})).task == "single"

@@ -89,5 +89,5 @@ def test_half_precision_logits_are_summed_in_float32(logits: Tensor, flags: Tens
     ],
 )
 def test_targets_of_another_kind_are_refused(logits: Tensor, task: str, targets: Tensor) -> None:
-    with pytest.raises(WorkFailed, match=f"the loss of task '{task}' takes"):
+    with pytest.raises(WorkFailed, match=f"the loss of task '{task}' needs"):
         loss_sum(logits, targets, task=task)  # type: ignore[arg-type]

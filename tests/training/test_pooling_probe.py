@@ -102,9 +102,9 @@ def test_tables_of_a_few_rows(model: Classifier, n_rows: int) -> None:
     label_set = LabelSet("regression", ("score",))
     targets = np.arange(n_rows, dtype=np.float32)[:, None]
     choice = choose_pooling(model, Examples(make_tokens(n_rows), targets, 0), label_set, seed=0)
-    assert choice.pooling in ("native", "mean")
+    assert choice.pooling == "mean"
     assert "nan" not in choice.reason
-    assert len(choice.reason) < 200
+    assert len(choice.reason) < 300
 
 
 def test_the_probe_is_scikit_learns_ridge() -> None:

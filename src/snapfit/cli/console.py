@@ -158,15 +158,13 @@ class Pace:
 
     def __init__(self, *, total: int = 1, start: float = 0.0) -> None:
         self._total, self._start = total, start
-        self._tokens, self._events, self._shown = 0, 0, 0.0
+        self._shown = 0.0
         self.tokens_per_second = self.seconds_left = 0.0
 
     def take(self, event: Mapping[str, Any]) -> None:
-        """Count a step event. Events come for some steps only: tokens are those of a mean reported step."""
-        self._tokens += event["tokens"]
-        self._events += 1
+        """Take note of a step event; `tokens_seen` in it counts every step so far, reported or not."""
         seconds = max(event["time"] - self._start, 1e-9)
-        self.tokens_per_second = self._tokens / self._events * event["number"] / seconds
+        self.tokens_per_second = event["tokens_seen"] / seconds
         self.seconds_left = seconds / event["number"] * (self._total - event["number"])
 
     def line_due(self, number: int) -> bool:

@@ -19,7 +19,7 @@ def demo(
         Path | None,
         typer.Option(metavar="DIR", help="A new folder; default: runs/demo, or the next free name."),
     ] = None,
-    quick: Annotated[bool, typer.Option("--quick", help="2,000 rows and one epoch.")] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="1,200 rows and one epoch.")] = False,
     as_json: Annotated[
         bool,
         typer.Option("--json", help="One JSON object as the last line; all else goes to standard error."),

@@ -122,24 +122,16 @@ class LabelSet:
         return targets
 
     def check_targets(self, targets: ArrayLike, logits_shape: Sequence[int]) -> None:
-        """Raise WorkFailed unless `targets` are what the loss takes.
+        """Raise WorkFailed unless `targets` are what the loss takes for logits of n_outputs columns.
 
-        targets: a numpy array or a torch tensor; only its dtype and shape are read. logits_shape: [n,
-        n_outputs].
+        targets: a numpy array or a torch tensor; only its dtype and shape are read. logits_shape: [n, n_outputs].
         """
-        dtype = str(targets.dtype).removeprefix("torch.")
-        logits_shape = tuple(logits_shape)
-        if len(logits_shape) != 2 or logits_shape[1] != self.n_outputs:
+        if tuple(logits_shape)[1:] != (self.n_outputs,):
             raise WorkFailed(
-                f"logits of shape {logits_shape} for {self.n_outputs} outputs; the task {self.task!r} needs "
+                f"logits of shape {tuple(logits_shape)} for {self.n_outputs} outputs; the task {self.task!r} needs "
                 f"[rows, {self.n_outputs}]"
             )
-        shape = self.target_shape(logits_shape[0])
-        if dtype != self.target_dtype.name or tuple(targets.shape) != shape:
-            raise WorkFailed(
-                f"targets are {dtype} of shape {tuple(targets.shape)}; the loss of task {self.task!r} needs "
-                f"{self.target_dtype.name} of shape {shape}"
-            )
+        check_targets(self.task, targets, logits_shape)
 
     def counts(self, targets: np.ndarray) -> np.ndarray:
         """How many rows carry each label, int64 [n_outputs]; for regression the number of rows.
@@ -173,6 +165,20 @@ class LabelSet:
         if not all(isinstance(number, int | float) and not isinstance(number, bool) for number in numbers):
             raise BadInput(f"target mean and scale {numbers!r}", "two numbers", _RESTORE)
         return cls(values["task"], tuple(names), float(numbers[0]), float(numbers[1]))
+
+
+def check_targets(task: Task, targets: ArrayLike, logits_shape: Sequence[int]) -> None:
+    """Raise WorkFailed unless `targets` have the dtype and shape that the task's loss takes beside such logits.
+
+    int64 [n] for single; float32 of the logits' shape for multi and regression.
+    """
+    dtype = str(targets.dtype).removeprefix("torch.")
+    wanted, shape = ("int64", tuple(logits_shape[:1])) if task == "single" else ("float32", tuple(logits_shape))
+    if dtype != wanted or tuple(targets.shape) != shape:
+        raise WorkFailed(
+            f"targets are {dtype} of shape {tuple(targets.shape)}; the loss of task {task!r} needs "
+            f"{wanted} of shape {shape}"
+        )
 
 
 def _check_names(task: Task, names: tuple[str, ...]) -> None:

@@ -237,7 +237,7 @@ def _task(column: pa.ChunkedArray, name: str, task: str, delimiter: str | None) 
     if key in LABEL_LISTS:
         return _task_of_lists(column, name)
     distinct = _distinct_numbers(column)
-    if key in NUMBERS and distinct is not None:
+    if key in NUMBERS and (distinct is not None or _mostly_numbers(column)):
         return "regression", f"the column is called {name!r} and holds numbers"
     fractional = distinct is not None and any(not number.is_integer() for number in distinct)
     if distinct is not None and fractional and len(distinct) > MIN_DISTINCT_NUMBERS:
@@ -265,6 +265,16 @@ def _has_json_lists(column: pa.ChunkedArray) -> bool:
         return False
     cells = pc.utf8_trim_whitespace(column.cast(pa.large_string()))
     return bool(pc.all(pc.and_(pc.starts_with(cells, "["), pc.ends_with(cells, "]"))).as_py())
+
+
+def _mostly_numbers(column: pa.ChunkedArray) -> bool:
+    """Whether more than half of a text column's different cells are numbers: the others are then bad cells,
+    which are named with their rows later, and no labels.
+    """
+    if not is_text_type(column.type):
+        return False
+    cells = [value for value in column.unique().to_pylist() if value is not None]
+    return sum(_parse_float(value) is not None for value in cells) * 2 > len(cells)
 
 
 def _distinct_numbers(column: pa.ChunkedArray) -> set[float] | None:

@@ -5,12 +5,10 @@ micro-batches. The formulas equal torch's `CrossEntropyLoss`, `BCEWithLogitsLoss
 reduction "mean" when nothing is weighted.
 """
 
-import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from snapfit.core.errors import WorkFailed
-from snapfit.core.labels import Task
+from snapfit.core.labels import Task, check_targets
 
 
 def loss_sum(
@@ -30,7 +28,7 @@ def loss_sum(
     A multi-label row's loss is the mean over its labels, so rows weigh the same whatever the number of labels.
     Raises WorkFailed when the targets are not of the loss's dtype and shape.
     """
-    _check(logits, targets, task)
+    check_targets(task, targets, logits.shape)
     logits = logits.float()
     if task == "single":
         return F.cross_entropy(logits, targets, weight=class_weights, label_smoothing=label_smoothing, reduction="sum")
@@ -39,13 +37,3 @@ def loss_sum(
         per_label = F.binary_cross_entropy_with_logits(logits, smooth, pos_weight=class_weights, reduction="none")
         return per_label.mean(-1).sum()
     return F.mse_loss(logits, targets, reduction="sum")
-
-
-def _check(logits: Tensor, targets: Tensor, task: Task) -> None:
-    wanted_dtype = torch.int64 if task == "single" else torch.float32
-    wanted_shape = logits.shape[:1] if task == "single" else logits.shape
-    if targets.dtype != wanted_dtype or targets.shape != wanted_shape:
-        raise WorkFailed(
-            f"the loss of task {task!r} takes {wanted_dtype} targets of shape {tuple(wanted_shape)}; "
-            f"these are {targets.dtype} of shape {tuple(targets.shape)}"
-        )

@@ -24,8 +24,8 @@ from snapfit.ship.selfproof import prove_self_contained
 
 EPOCHS = 2.0
 QUICK_EPOCHS = 1.0
-QUICK_ROWS = 2_000
-QUICK_VALID_ROWS = 300
+QUICK_ROWS = 1_200
+QUICK_VALID_ROWS = 200
 PROOF_TEXTS = 200
 
 

@@ -71,6 +71,7 @@ class _Progress:
 
     best: BestWeights
     steps: int = 0
+    tokens: int = 0
     interrupted: bool = False
     metrics: dict[str, dict[str, float]] = field(default_factory=dict)
 
@@ -214,8 +215,9 @@ def _train(
     notify("start", total_steps=total_steps, rows=len(examples["train"].tokens))
     for step in steps:
         progress.steps = step.number
+        progress.tokens += step.tokens
         if step.number % every_steps == 0 or step.number in (1, total_steps):
-            notify("step", **vars(step), total_steps=total_steps)
+            notify("step", **vars(step), tokens_seen=progress.tokens, total_steps=total_steps)
         progress.interrupted = stop() and step.number < total_steps
         if "valid" in examples and (step.number in due or (progress.interrupted and progress.best.value is None)):
             result = evaluate(assembly.model, examples["valid"], label_set, autocast=assembly.autocast)
