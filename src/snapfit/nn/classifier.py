@@ -268,6 +268,10 @@ def _build_inner(config: PreTrainedConfig, *, native: bool) -> PreTrainedModel:
     if native:
         built: PreTrainedModel = AutoModelForSequenceClassification.from_config(config, dtype=torch.float32)
         return built
+    if type(config) not in MODEL_MAPPING:
+        raise BadInput(
+            f"the model type {config.model_type!r}", "an encoder that transformers can build", "choose another encoder"
+        )
     known = MODEL_MAPPING[type(config)]
     encoder_class: Any = known[0] if isinstance(known, tuple) else known
     poolable = "add_pooling_layer" in inspect.signature(encoder_class).parameters

@@ -158,7 +158,17 @@ def _resolve(tables: Tables, recipe: Recipe, source: EncoderSource, train: Examp
         pooling=pooling,
         threads=torch.get_num_threads(),
     )
-    return resolve(recipe, facts)
+    stated = recipe.to_dict()["data"]
+    found = {key: _FOUND[key] for key in tables.settings if stated[key.partition(".")[2]] == "auto"}
+    resolved, reasons = resolve(recipe.with_values(tables.settings), facts)
+    return resolved, found | reasons
+
+
+_FOUND = {
+    **dict.fromkeys(("data.text", "data.pair", "data.label", "data.task"), "found in the training table"),
+    "data.valid_fraction": "a tenth, at most 2,000 rows; 0 with a validation table",
+}
+"""Why the data section became what it is, where it was `auto`."""
 
 
 def _data_order(recipe: Recipe, train: Examples) -> DataOrder:

@@ -31,19 +31,32 @@ class Tables:
     """The splits' records and what was found about them.
 
     splits: by name. columns: of the training table. label_set: from training labels.
-    split_note: how the validation split came about. identity: hashes that name data, split and labels.
+    split_note: how the validation split came about. valid_fraction: share that was held out for it.
+    identity: hashes that name data, split and labels.
     """
 
     splits: SplitRecords
     columns: Columns
     label_set: LabelSet
     split_note: str
+    valid_fraction: float
     identity: dict[str, Any]
 
     @property
     def pair(self) -> bool:
         """Whether an example is two texts."""
         return self.splits["train"].pairs is not None
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What `auto` in the recipe's data section came to, by full key."""
+        return {
+            "data.text": self.columns.text,
+            "data.pair": self.columns.pair,
+            "data.label": self.columns.label,
+            "data.task": self.columns.task,
+            "data.valid_fraction": self.valid_fraction,
+        }
 
 
 def read_tables(train: object, valid: object, test: object, data: DataSection) -> Tables:
@@ -55,12 +68,13 @@ def read_tables(train: object, valid: object, test: object, data: DataSection) -
     records = _read(train, data)
     columns = records.columns
     label_set = LabelSet.fit(columns.task, _labels(records), name=columns.label or "score")
-    splits = {"train": records}
+    fraction = 0.0
     if valid is not None:
-        splits["valid"] = _read_like(valid, data, columns)
+        splits = {"train": records, "valid": _read_like(valid, data, columns)}
         note = f"validation: {len(splits['valid']):,} rows of {splits['valid'].source}"
     else:
-        splits, note = _split(records, label_set, data)
+        fraction = _fraction(len(records), data)
+        splits, note = _split(records, label_set, fraction, seed=data.split_seed)
     if test is not None:
         splits["test"] = _read_like(test, data, columns)
     for name, part in splits.items():
@@ -74,7 +88,7 @@ def read_tables(train: object, valid: object, test: object, data: DataSection) -
         }
         for name, part in splits.items()
     }
-    return Tables(splits, columns, label_set, note, identity)
+    return Tables(splits, columns, label_set, note, fraction, identity)
 
 
 def _read(source: object, data: DataSection) -> Records:
@@ -110,12 +124,16 @@ def _labels(records: Records) -> Any:
     return records.labels
 
 
-def _split(records: Records, label_set: LabelSet, data: DataSection) -> tuple[SplitRecords, str]:
+def _fraction(n_rows: int, data: DataSection) -> float:
+    """The share to hold out for validation: as stated, or a tenth, at most 2,000 rows."""
     stated = data.valid_fraction
-    fraction = min(0.1, 2_000 / len(records)) if stated == "auto" else settled(stated)
+    return round(min(0.1, 2_000 / n_rows), 4) if stated == "auto" else settled(stated)
+
+
+def _split(records: Records, label_set: LabelSet, fraction: float, *, seed: int) -> tuple[SplitRecords, str]:
     if fraction == 0:
         return {"train": records}, "no validation: every row is trained on, the last weights are kept"
-    train_rows, valid_rows = train_valid_split(records, label_set.task, fraction=fraction, seed=data.split_seed)
+    train_rows, valid_rows = train_valid_split(records, label_set.task, fraction=fraction, seed=seed)
     note = f"validation: {len(valid_rows):,} of {len(records):,} rows, stratified, duplicates kept together"
     return {"train": records.take(train_rows), "valid": records.take(valid_rows)}, note
 
