@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from snapfit.ship.demonstration import QUICK_ROWS
 from snapfit.ship.selfproof import STARTER_PACKAGE, TOLERANCE
 
 
@@ -19,7 +20,7 @@ def test_quick_demo(run: Any, workplace: Path, monkeypatch: pytest.MonkeyPatch) 
     assert result["self_contained"]["largest_difference"] <= TOLERANCE
     assert result["training"]["recipe"]["train"]["epochs"] == 1
     assert result["evaluation"]["rows"] > 300
-    assert len((Path("d") / "data" / "train.csv").read_text().splitlines()) == 2001
+    assert len((Path("d") / "data" / "train.csv").read_text().splitlines()) == QUICK_ROWS + 1
     for word in ("docstrings", "mistakes", "proof", "d/run/bundle"):
         assert word in outcome.err
     assert "\r" not in outcome.err
