@@ -14,7 +14,7 @@ STORED = ROOT / "benchmarks/results/accuracy.json"
 HEADER = ["case", "system", "metric", "mean ± sd", "seeds", "steps", "train s"]
 MARK = re.compile(r"<!-- results -->.*?<!-- /results -->", re.DOTALL)
 NOTES = """Test splits are scored once, with the weights that the validation split chose; where a set has no validation
-file, a stratified tenth of the training table is held out. For SST-2 and STS-B the official development set is the
+file, a stratified part of the training table is held out. For SST-2 and STS-B the official development set is the
 test split. `thucnews/random-encoder` trains four layers of 256 with a character vocabulary from random weights: no
 pretrained weights are used. Seconds are of runs of one thread, several at a time on a shared machine: they say what a
 run cost there, not how fast the systems are beside each other.

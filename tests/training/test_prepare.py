@@ -14,6 +14,7 @@ from snapfit.core.recipe import DataSection, Recipe
 from snapfit.training.prepare import (
     class_weights,
     encoder_limit,
+    held_out_rows,
     identity_hash,
     make_examples,
     open_encoder,
@@ -42,10 +43,18 @@ def test_a_part_is_held_out_where_no_table_is_given() -> None:
     assert texts[0].isdisjoint(texts[1])
 
 
-def test_the_automatic_share_is_a_tenth_and_at_most_2000_rows() -> None:
-    rows = [{"text": f"text {i}", "label": "ab"[i % 2]} for i in range(40_000)]
+@pytest.mark.parametrize(
+    ("n_rows", "held"),
+    [(30, 3), (5_000, 500), (10_003, 500), (20_000, 1_000), (40_000, 2_000), (10**6, 2_000)],
+)
+def test_the_automatic_share_is_enough_to_choose_by_and_no_more(n_rows: int, held: int) -> None:
+    assert held_out_rows(n_rows) == held
+
+
+def test_the_automatic_share_is_held_out() -> None:
+    rows = [{"text": f"text {i}", "label": "ab"[i % 2]} for i in range(10_000)]
     valid = read_tables(rows, None, None, DATA).splits["valid"]
-    assert abs(len(valid) - 2_000) <= 2
+    assert abs(len(valid) - 500) <= 2
 
 
 def test_a_share_of_zero_trains_on_everything() -> None:

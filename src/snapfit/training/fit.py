@@ -166,7 +166,7 @@ def _resolve(tables: Tables, recipe: Recipe, source: EncoderSource, train: Examp
 
 _FOUND = {
     **dict.fromkeys(("data.text", "data.pair", "data.label", "data.task"), "found in the training table"),
-    "data.valid_fraction": "a tenth, at most 2,000 rows; 0 with a validation table",
+    "data.valid_fraction": "a tenth up to 500 rows, then a twentieth up to 2,000; 0 with a validation table",
 }
 """Why the data section became what it is, where it was `auto`."""
 
