@@ -26,7 +26,7 @@ DEFAULTS = {
     "train": dict(epochs="auto", batch="auto", accumulate=1, token_budget=None, seed=0, precision="auto",
                   patience="auto", metric="auto", evaluations_per_epoch="auto", threads="auto"),
     "length": dict(max_tokens="auto"),
-    "loss": dict(label_smoothing=0.0, class_weights=None),
+    "loss": dict(label_smoothing="auto", class_weights=None),
     "log": dict(level="info", every_steps="auto"),
 }  # fmt: skip
 

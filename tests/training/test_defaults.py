@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from snapfit.core.errors import BadInput
+from snapfit.core.labels import Task
 from snapfit.core.recipe import Recipe
 from snapfit.training.defaults import (
     Facts,
@@ -14,6 +15,7 @@ from snapfit.training.defaults import (
     epoch_count,
     evaluations_per_epoch,
     head_factor,
+    label_smoothing,
     resolve,
     token_limit,
 )
@@ -63,7 +65,7 @@ def test_batch_size(rows: int, size: int) -> None:
 
 @pytest.mark.parametrize(
     ("rows", "step", "epochs"),
-    [(10, 16, 20), (1_200, 16, 20), (8_000, 16, 3), (5_000, 32, 10), (10**6, 64, 3)],
+    [(10, 16, 20), (800, 16, 20), (8_000, 16, 3), (5_000, 32, 7), (10**6, 64, 3)],
 )
 def test_epoch_count(rows: int, step: int, epochs: int) -> None:
     assert epoch_count(rows, step) == epochs
@@ -118,7 +120,7 @@ def test_every_auto_becomes_a_value_with_a_reason() -> None:
     expected = {
         "train": {
             "batch": 16,
-            "epochs": 8,
+            "epochs": 6,
             "evaluations_per_epoch": 1,
             "metric": "accuracy",
             "patience": None,
@@ -126,7 +128,8 @@ def test_every_auto_becomes_a_value_with_a_reason() -> None:
         "optim": {"lr": 2e-4, "head_lr_factor": 10.0, "layer_ratio": 0.5},
         "length": {"max_tokens": 48},
         "model": {"pooling": "mean"},
-        "log": {"every_steps": 30},
+        "loss": {"label_smoothing": 0.0},
+        "log": {"every_steps": 22},
     }
     for section, values in expected.items():
         assert {key: recipe.to_dict()[section][key] for key in values} == values
@@ -152,8 +155,17 @@ STATED = {
     "optim.lr": 0.5,
     "optim.head_lr_factor": 3.0,
     "optim.layer_ratio": 0.9,
+    "loss.label_smoothing": 0.3,
     "log.every_steps": 9,
 }
+
+
+@pytest.mark.parametrize(
+    ("task", "n_outputs", "smoothing"),
+    [("single", 49, 0.0), ("single", 50, 0.1), ("multi", 90, 0.0), ("regression", 1, 0.0)],
+)
+def test_label_smoothing_is_for_one_of_many_classes(task: Task, n_outputs: int, smoothing: float) -> None:
+    assert label_smoothing(task, n_outputs) == smoothing
 
 
 @pytest.mark.parametrize("key", STATED)
@@ -170,7 +182,7 @@ def test_every_automatic_setting_can_be_stated() -> None:
 
 def test_rules_build_on_what_is_stated() -> None:
     recipe, _ = resolve(Recipe().with_values({"train.batch": 200, "train.accumulate": 2}), facts())
-    assert recipe.train.epochs == 20  # 1,500 steps of 400 rows would be far more
+    assert recipe.train.epochs == 20  # 1,000 steps of 400 rows would be far more
     assert recipe.optim.head_lr_factor == 20.0  # 160 steps are few
     assert recipe.log.every_steps == 3
 

@@ -220,7 +220,7 @@ class LossSection(_Section):
 
     section: ClassVar[str] = "loss"
 
-    label_smoothing: Below1 = 0.0
+    label_smoothing: Below1 | Auto = "auto"
     class_weights: Literal["balanced"] | dict[str, Above0] | None = None
 
 

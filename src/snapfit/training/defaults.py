@@ -57,7 +57,10 @@ def batch_size(n_rows: int) -> int:
     return 16 if n_rows < 5_000 else 32 if n_rows <= 50_000 else 64
 
 
-WANTED_STEPS = 1_500
+MANY_CLASSES = 50
+"""From here on a label set counts as one of many classes."""
+
+WANTED_STEPS = 1_000
 MIN_EPOCHS, MAX_EPOCHS = 3, 20
 
 
@@ -68,7 +71,7 @@ def epoch_count(n_rows: int, step_size: int) -> int:
 
 def head_factor(n_outputs: int, total_steps: int) -> float:
     """The head's rate over the encoder's: 10, or 20 when there are many classes or few steps to learn them in."""
-    return 20.0 if n_outputs >= 50 or total_steps < 500 else 10.0
+    return 20.0 if n_outputs >= MANY_CLASSES or total_steps < 500 else 10.0
 
 
 def token_limit(lengths: np.ndarray, max_positions: int | None) -> int:
@@ -77,18 +80,28 @@ def token_limit(lengths: np.ndarray, max_positions: int | None) -> int:
     return max(8, min(wanted, max_positions or 512, 512))
 
 
+def label_smoothing(task: Task, n_outputs: int) -> float:
+    """0.1 where one of many classes is right, so that the many wrong ones are not pushed away without end."""
+    return 0.1 if task == "single" and n_outputs >= MANY_CLASSES else 0.0
+
+
 def evaluations_per_epoch(epochs: float) -> int:
     """Two where epochs are few, else one."""
     return 2 if epochs <= 5 else 1
 
 
-def _rules(recipe: Recipe, facts: Facts) -> list[tuple[str, Callable[[dict[str, Any]], Resolved]]]:
-    """(key, rule) in the order in which they build on one another; a rule sees the values resolved so far."""
-    n_rows = facts.n_rows
+Rules = list[tuple[str, Callable[[dict[str, Any]], Resolved]]]
+"""(key, rule): a rule sees the values resolved before it."""
 
-    def steps(known: dict[str, Any]) -> int:
-        rows = int(known["train.batch"]) * recipe.train.accumulate
-        return max(1, round(float(known["train.epochs"]) * math.ceil(n_rows / rows)))
+
+def _data_rules(recipe: Recipe, facts: Facts) -> Rules:
+    """What follows from measurements and from the rows themselves."""
+    n_rows, longest = facts.n_rows, int(facts.lengths.max())
+    limit = token_limit(facts.lengths, facts.max_positions)
+    epochs_why = f"about {WANTED_STEPS:,} steps, at least {MIN_EPOCHS} and at most {MAX_EPOCHS} epochs"
+
+    def epochs(known: dict[str, Any]) -> Resolved:
+        return epoch_count(n_rows, known["train.batch"] * recipe.train.accumulate), epochs_why
 
     return [
         ("model.pooling", lambda known: facts.pooling),
@@ -96,49 +109,45 @@ def _rules(recipe: Recipe, facts: Facts) -> list[tuple[str, Callable[[dict[str, 
         ("train.threads", lambda known: (facts.threads, "torch's own choice on this machine")),
         (
             "length.max_tokens",
-            lambda known: (
-                token_limit(facts.lengths, facts.max_positions),
-                f"99.5 % of the training rows fit; the longest has {int(facts.lengths.max()):,} tokens",
-            ),
+            lambda known: (limit, f"99.5 % of the training rows fit; the longest has {longest:,} tokens"),
         ),
         ("train.batch", lambda known: (batch_size(n_rows), f"for {n_rows:,} training rows")),
-        (
-            "train.epochs",
-            lambda known: (
-                epoch_count(n_rows, known["train.batch"] * recipe.train.accumulate),
-                f"about {WANTED_STEPS:,} steps, at least {MIN_EPOCHS} and at most {MAX_EPOCHS} epochs",
-            ),
-        ),
+        ("train.epochs", epochs),
+    ]
+
+
+def _run_rules(recipe: Recipe, facts: Facts) -> Rules:
+    """What follows from the size of the run; after `_data_rules`."""
+    million = facts.layer_parameters / 1e6
+
+    def steps(known: dict[str, Any]) -> int:
+        rows = int(known["train.batch"]) * recipe.train.accumulate
+        return max(1, round(float(known["train.epochs"]) * math.ceil(facts.n_rows / rows)))
+
+    def factor(known: dict[str, Any]) -> Resolved:
+        total = steps(known)
+        return head_factor(facts.n_outputs, total), f"{facts.n_outputs} outputs, {total:,} steps"
+
+    return [
         (
             "train.evaluations_per_epoch",
-            lambda known: (
-                evaluations_per_epoch(known["train.epochs"]),
-                "two while epochs are few",
-            ),
+            lambda known: (evaluations_per_epoch(known["train.epochs"]), "two while epochs are few"),
         ),
-        (
-            "train.patience",
-            lambda known: (None, "a rate that falls to zero gains most at its end; the best is kept"),
-        ),
-        (
-            "train.metric",
-            lambda known: (default_metric(facts.task), f"the usual one for task {facts.task!r}"),
-        ),
+        ("train.patience", lambda known: (None, "a rate that falls to zero gains most at its end; the best is kept")),
+        ("train.metric", lambda known: (default_metric(facts.task), f"the usual one for task {facts.task!r}")),
         (
             "optim.lr",
             lambda known: (
                 encoder_rate(facts.layer_parameters),
-                f"for {facts.layer_parameters / 1e6:.1f} million parameters in the encoder's layers",
+                f"for {million:.1f} million parameters in the encoder's layers",
             ),
         ),
-        (
-            "optim.head_lr_factor",
-            lambda known: (
-                head_factor(facts.n_outputs, steps(known)),
-                f"{facts.n_outputs} outputs, {steps(known):,} steps",
-            ),
-        ),
+        ("optim.head_lr_factor", factor),
         ("optim.layer_ratio", lambda known: (0.5, "lower layers hold what is general")),
+        (
+            "loss.label_smoothing",
+            lambda known: (label_smoothing(facts.task, facts.n_outputs), f"{facts.n_outputs} outputs"),
+        ),
         ("log.every_steps", lambda known: (max(1, steps(known) // 50), "about fifty lines a run")),
     ]
 
@@ -151,7 +160,7 @@ def resolve(recipe: Recipe, facts: Facts) -> tuple[Recipe, dict[str, str]]:
     stated = recipe.to_dict()
     known: dict[str, Any] = {}
     reasons: dict[str, str] = {}
-    for key, rule in _rules(recipe, facts):
+    for key, rule in _data_rules(recipe, facts) + _run_rules(recipe, facts):
         section, field = key.split(".")
         value = stated[section][field]
         if value == "auto":

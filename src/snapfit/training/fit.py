@@ -190,7 +190,9 @@ def _loss(recipe: Recipe, label_set: LabelSet, train: Examples, device: torch.de
     """The task's loss with the recipe's weights and smoothing."""
     weights = class_weights(recipe.loss.class_weights, label_set, train.targets)
     on_device = None if weights is None else torch.from_numpy(weights).to(device)
-    return partial(loss_sum, task=label_set.task, class_weights=on_device, label_smoothing=recipe.loss.label_smoothing)
+    return partial(
+        loss_sum, task=label_set.task, class_weights=on_device, label_smoothing=settled(recipe.loss.label_smoothing)
+    )
 
 
 def _train(
