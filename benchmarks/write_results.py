@@ -60,16 +60,17 @@ def describe(machine: dict[str, Any]) -> str:
 
 
 def readme_table(results: Results) -> str:
-    """A short table: snapfit's mean beside Trainer's in both settings."""
+    """A short table: snapfit's means, beside Trainer's where they were measured."""
     _, means = summarise(results)
+    titles = {"": "snapfit", f" {HF_TUNED}": "Trainer, tuned", f" {HF_DEFAULT}": "Trainer, default"}
+    names = [f"{case} {metric}" for case, entry in CASES.items() for metric in entry.metrics]
+    endings = [ending for ending in titles if any(name + ending in means for name in names)]
     rows = []
-    for case, entry in CASES.items():
-        for metric in entry.metrics:
-            endings = ["", *(f" {system}" for system in (HF_TUNED, HF_DEFAULT))]
-            cells = [means.get(f"{case} {metric}{ending}") for ending in endings]
-            if any(cell is not None for cell in cells):
-                rows.append([case, metric, *("" if cell is None else f"{cell:.4f}" for cell in cells)])
-    return table(["case", "metric", "snapfit", "Trainer, tuned", "Trainer, default"], rows)
+    for name in names:
+        cells = [means.get(name + ending) for ending in endings]
+        if any(cell is not None for cell in cells):
+            rows.append([*name.split(" "), *("" if cell is None else f"{cell:.4f}" for cell in cells)])
+    return table(["case", "metric", *(titles[ending] for ending in endings)], rows)
 
 
 def main() -> None:
