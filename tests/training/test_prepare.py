@@ -45,7 +45,7 @@ def test_a_part_is_held_out_where_no_table_is_given() -> None:
 
 @pytest.mark.parametrize(
     ("n_rows", "held"),
-    [(30, 3), (5_000, 500), (10_003, 500), (20_000, 1_000), (40_000, 2_000), (10**6, 2_000)],
+    [(2, 1), (30, 3), (5_000, 500), (10_003, 500), (20_000, 1_000), (40_000, 2_000), (10**6, 2_000)],
 )
 def test_the_automatic_share_is_enough_to_choose_by_and_no_more(n_rows: int, held: int) -> None:
     assert held_out_rows(n_rows) == held

@@ -135,7 +135,7 @@ def held_out_rows(n_rows: int) -> int:
 
     What is held out is not learnt from; 500 rows tell accuracies apart to about one point.
     """
-    return round(min(max(n_rows / 20, min(n_rows / 10, 500)), 2_000))
+    return max(1, round(min(max(n_rows / 20, min(n_rows / 10, 500)), 2_000)))
 
 
 def _split(records: Records, label_set: LabelSet, fraction: float, *, seed: int) -> tuple[SplitRecords, str]:
