@@ -48,8 +48,8 @@ class Case:
 
 _BANKING = {"folder": "banking77", "train": "train.csv", "test": "test.csv"}
 CASES: dict[str, Case] = {
-    "banking77/default": Case(**_BANKING, seeds=3, epochs=5, batch=32),
-    "banking77/3-epochs": Case(**_BANKING, seeds=3, settings={"train.epochs": 3}, epochs=3, batch=32),
+    "banking77/default": Case(**_BANKING, seeds=3, epochs=4, batch=32),
+    "banking77/3-epochs": Case(**_BANKING, seeds=3, settings={"train.epochs": 3}),
     "banking77/1-epoch": Case(**_BANKING, seeds=3, settings={"train.epochs": 1, "data.valid_fraction": 0.0}),
     "clinc150/default": Case("clinc150_full", "train.tsv", "test.tsv", "dev.tsv"),
     "emotion/default": Case("emotion", "train.tsv", "test.tsv", "dev.tsv"),
