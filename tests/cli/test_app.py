@@ -1,5 +1,6 @@
 """The shell around the commands: help without heavy imports, exit codes, and streams that go away."""
 
+import json
 import os
 import signal
 import subprocess
@@ -131,8 +132,8 @@ def test_interrupt_while_reading_is_130(start: Start, workplace: Path) -> None:
     assert err == b"error: interrupted\n"
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_ends_training_with_a_whole_bundle(
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
+def test_a_signal_ends_training_with_its_state_saved(
     start: Start, run: Any, tmp_path: Path, workplace: Path, number: signal.Signals
 ) -> None:
     long = ["--epochs", "100000", "--set", "log.level=debug", "--set", "train.evaluations_per_epoch=1"]
@@ -144,11 +145,18 @@ def test_a_signal_ends_training_with_a_whole_bundle(
             break
     process.send_signal(number)
     out, err = process.communicate()
-    assert process.returncode == 128 + number, err.decode()
-    assert b"stopping after step" in out
-    assert f"by signal {int(number)}".encode() in out
-    assert err == b""
-    assert run("predict", tmp_path / "run/bundle", "--text", "bread").code == 0
+    assert process.returncode == (130 if number == signal.SIGINT else 143), err.decode()
+    assert b"stopped    after step" in out
+    assert b"snapfit train --resume run" in out + err
+    result = json.loads(run("inspect", tmp_path / "run", "--json").out)
+    assert result["resume"]["does"] == "go on"
+    if number == signal.SIGINT:
+        assert f"by signal {int(number)}".encode() in out
+        assert err == b""
+        assert run("predict", tmp_path / "run/bundle", "--text", "bread").code == 0
+    else:
+        assert err.startswith(b"error: stopped after step")
+        assert result["bundle"] is None
 
 
 def test_main_returns_codes_and_never_exits(run: Any) -> None:

@@ -20,7 +20,7 @@ STEP = {
     "tokens": 100,
     "total_steps": 100,
 }
-START = {"kind": "start", "time": 10.0, "total_steps": 100, "rows": 800}
+START = {"kind": "start", "time": 10.0, "total_steps": 100, "step": 0, "rows": 800}
 
 
 def step(number: int, **changes: Any) -> dict[str, Any]:
@@ -104,6 +104,46 @@ def test_pace_counts_the_tokens_of_steps_that_were_not_reported() -> None:
     pace.take({"number": 10, "tokens_seen": 500, "time": 5.0})
     assert pace.tokens_per_second == pytest.approx(100.0)
     assert pace.seconds_left == pytest.approx(45.0)
+
+
+def test_the_pace_of_a_resumed_run_is_that_of_its_own_steps() -> None:
+    pace = Pace(total=100, start=0.0, first=60)
+    pace.take({"number": 61, "tokens": 100, "tokens_seen": 6_100, "time": 1.0})
+    pace.take({"number": 70, "tokens": 100, "tokens_seen": 7_000, "time": 10.0})
+    assert pace.tokens_per_second == pytest.approx(100.0)
+    assert pace.seconds_left == pytest.approx(30.0)
+
+
+def test_what_went_wrong_and_what_was_resumed_is_told() -> None:
+    skipped = [{"checkpoint": "step-000040", "why": "it was changed"}]
+    changes = ["train.epochs was 3, is 5"]
+    resume = {"kind": "resume", "run": "r", "step": 30, "checkpoint": "step-000030"}
+    events = [
+        {**resume, "skipped": skipped, "changes": changes},
+        {**resume, "checkpoint": None, "skipped": [], "changes": []},
+        {"kind": "checkpoint", "step": 50, "folder": "step-000050", "blocked_seconds": 0.02, "seconds": 0.5},
+        {"kind": "checkpoint_failed", "step": 60, "error": "no space"},
+        {"kind": "fault", "step": 61, "why": "the loss is nan", "action": "its batch is skipped"},
+        {"kind": "rollback", "step": 50, "from_step": 62, "why": "bad weights", "rate_factor": 0.5},
+        {"kind": "memory", "step": 63, "micro_batches": 4, "rows": 8},
+        {"kind": "collapsed", "step": 90, "text": "all rows are answered 'a'"},
+        {"kind": "complete", "run": "r", "steps": 100},
+    ]
+    text = "\n".join(shown(events))
+    for words in (
+        "skipped    checkpoint step-000040: it was changed",
+        "resume     from checkpoint step-000030, after step 30",
+        "changed    train.epochs was 3, is 5",
+        "resume     no checkpoint yet: from the start",
+        "saved      step-000050; training waited for 0.02 of 0.50 s",
+        "not saved  after step 60: no space",
+        "skipped    step 61: the loss is nan; its batch is skipped",
+        "back       to step 50, from step 62: bad weights; rates are multiplied by 0.5 from here on",
+        "memory     step 63: memory ran out; steps are cut into 4 parts from here on",
+        "collapsed  after step 90 all rows are answered 'a'",
+        "complete   r has done all its 100 steps",
+    ):
+        assert words in text
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs a pseudo-terminal")

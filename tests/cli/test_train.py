@@ -140,7 +140,7 @@ def test_every_task_goes_all_the_way(run: Any, workplace: Path, table: str, opti
     assert run("train", path, *encoder, *options).code == 0
     shown = run("inspect", "first", "--json")
     assert shown.code == 0
-    assert json.loads(shown.out)["task"] == task
+    assert json.loads(shown.out)["bundle"]["task"] == task
     measured = run("evaluate", "first/bundle", path, "--json")
     assert measured.code == 0, measured.err
     assert json.loads(measured.out)["rows"] == 90 or table == "multi.jsonl"

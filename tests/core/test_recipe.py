@@ -8,26 +8,30 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from snapfit.core.errors import BadInput, WorkFailed
-from snapfit.core.recipe import DataSection, Recipe, load_recipe, settled
+from snapfit.core.recipe import Recipe, load_recipe, settled
+from snapfit.core.recipe_sections import DataSection
 
 DEFAULTS = {
     "data": dict(text="auto", pair="auto", label="auto", task="auto", delimiter=None, encoding="utf-8",
                  format="auto", valid_fraction="auto", split_seed=0),
-    "model": dict(encoder="starter", pooling="auto", dropout=0.1, attention_dropout=0.0, reinit_layers=0),
+    "model": dict(encoder="starter", pooling="auto", dropout=0.1, attention_dropout=0.0, reinit_layers=0,
+                  head="fresh"),
     "optim": dict(name="adamw", lr="auto", head_lr_factor="auto", layer_ratio="auto", weight_decay=0.01,
                   max_grad_norm=1.0, freeze_layers=0, betas=[0.9, 0.999], eps=1e-8, momentum=0.9),
     "schedule": dict(shape="linear", warmup_fraction=0.1, cycles=1, cycle_mult=1.0, cycle_decay=1.0,
                      floor=0.0, decay_fraction=0.2),
     "train": dict(epochs="auto", batch="auto", accumulate=1, token_budget=None, seed=0, precision="auto",
-                  patience="auto", metric="auto", evaluations_per_epoch="auto", threads="auto"),
+                  patience="auto", metric="auto", evaluations_per_epoch="auto", threads="auto",
+                  window=64, sampling="all", max_recoveries=8),
     "length": dict(max_tokens="auto"),
     "loss": dict(label_smoothing="auto", class_weights=None),
-    "log": dict(level="info", every_steps="auto"),
+    "checkpoint": dict(every_steps="auto", keep=2),
+    "log": dict(level="info", interval_steps="auto"),
 }  # fmt: skip
 
 
@@ -376,6 +380,8 @@ values = st.fixed_dictionaries(
 
 
 @given(values)
+@example({"data.text": "\x85"})
+@example({"data.text": "a\u2028b\r\nc"})
 def test_round_trips(tmp_path_factory, chosen):
     recipe = Recipe().with_values(chosen)
     path = tmp_path_factory.mktemp("recipe") / "recipe.yaml"
@@ -383,3 +389,11 @@ def test_round_trips(tmp_path_factory, chosen):
     assert load(path) == recipe
     assert Recipe.from_dict(json.loads(json.dumps(recipe.to_dict()))) == recipe
     assert recipe.with_values({}) == recipe
+
+
+def test_what_was_stated_is_told_from_defaults():
+    recipe = load(overrides=["optim.weight_decay=0.01"], epochs=3)
+    assert recipe.stated() == {"optim.weight_decay": 0.01, "train.epochs": 3.0}
+    assert recipe.with_values({"seed": 5}).stated() == recipe.stated() | {"train.seed": 5}
+    assert Recipe().stated() == {}
+    assert Recipe.from_dict(recipe.to_dict()) == recipe

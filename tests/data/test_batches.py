@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from snapfit.core.errors import BadInput
-from snapfit.data.batches import micro_batches, pad, sorted_batches, step_rows
+from snapfit.data.batches import balanced_draw, micro_batches, pad, sorted_batches, step_rows
 from snapfit.data.tokenizer import TokenIds
 
 LENGTHS = st.lists(st.integers(1, 60), max_size=120).map(lambda v: np.array(v, dtype=np.int64))
@@ -135,3 +135,16 @@ def test_sizes_out_of_range(wrong: dict[str, int]) -> None:
 def test_no_accumulation_below_one() -> None:
     with pytest.raises(BadInput, match="accumulate 0"):
         micro_batches(np.arange(3), 0)
+
+
+def test_a_balanced_draw_brings_up_every_class_alike() -> None:
+    classes = np.array([0] * 900 + [2] * 90 + [5] * 10)
+    drawn = balanced_draw(classes, seed=3, epoch=1)
+    assert drawn.shape == (1000,)
+    shares = np.bincount(classes[drawn], minlength=6) / 1000
+    np.testing.assert_allclose(shares, [1 / 3, 0, 1 / 3, 0, 0, 1 / 3], atol=0.05)
+    rare = np.bincount(drawn, minlength=1000)[990:]
+    assert rare.min() > 15  # and within a class every row
+    assert np.array_equal(drawn, balanced_draw(classes, seed=3, epoch=1))
+    assert not np.array_equal(drawn, balanced_draw(classes, seed=3, epoch=2))
+    assert not np.array_equal(drawn, balanced_draw(classes, seed=4, epoch=1))

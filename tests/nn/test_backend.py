@@ -91,7 +91,7 @@ def test_weights_that_do_not_fit_their_config_are_refused(tmp_path: Path) -> Non
     shutil.copytree(toys.trained().result.bundle, folder)
     shutil.copy(toys.trained("single", "mean").result.bundle / "model.safetensors", folder)
     (folder / "MANIFEST.json").unlink()
-    from snapfit.core.files import write_manifest
+    from snapfit.core.folders import write_manifest
 
     write_manifest(folder)
     with pytest.raises(BadInput, match="does not fit the model"):

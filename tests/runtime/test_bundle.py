@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from snapfit.core.errors import BadInput
-from snapfit.core.files import write_json_atomic, write_manifest
+from snapfit.core.files import write_json_atomic
+from snapfit.core.folders import write_manifest
 from snapfit.runtime.bundle import Bundle, BundleInfo
 from tiny_bundle import LABELS, tiny_info, write_tiny_bundle
 

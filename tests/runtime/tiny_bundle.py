@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
-from snapfit.core.files import write_bytes_atomic, write_json_atomic, write_manifest
+from snapfit.core.files import write_bytes_atomic, write_json_atomic
+from snapfit.core.folders import write_manifest
 from snapfit.core.labels import LabelSet
 from snapfit.data.batches import Batch
 from snapfit.runtime.bundle import BundleInfo

@@ -19,12 +19,15 @@ import snapfit
 import tiny
 import toys
 from snapfit.core.errors import WorkFailed
-from snapfit.core.files import sha256_file, verify_manifest
+from snapfit.core.files import sha256_file
+from snapfit.core.folders import verify_manifest
 from snapfit.core.metrics import compute_metrics
-from snapfit.core.recipe import DataSection, Recipe
+from snapfit.core.recipe import Recipe
+from snapfit.core.recipe_sections import DataSection
 from snapfit.runtime.bundle import Bundle
 from snapfit.ship.bundling import N_PROBES, probe_texts, write_bundle
 from snapfit.training.fit import Fitted, fit
+from snapfit.training.plan import make_plan
 from snapfit.training.prepare import Tables, read_tables
 
 FILES = {
@@ -50,7 +53,8 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Fitted, Tables]:
     values = toys.QUICK | {"model__encoder": str(encoder), "model__pooling": "mean", "train__epochs": 1}
     recipe = Recipe().with_values({key.replace("__", "."): value for key, value in values.items()})
     tables = read_tables(toys.single_rows(60), None, None, recipe.data)
-    return fit(tables, recipe, notify=lambda kind, **fields: None), tables
+    plan = make_plan(tables, recipe, notify=lambda kind, **fields: None)
+    return fit(plan, notify=lambda kind, **fields: None), tables
 
 
 # ---------------------------------------------------------------- what is in it

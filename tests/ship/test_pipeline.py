@@ -13,10 +13,11 @@ import pytest
 
 import snapfit
 import toys
-from snapfit.core.errors import BadInput, WorkFailed
+from snapfit.core.errors import BadInput, Interrupted, WorkFailed
 from snapfit.core.files import sha256_file
 from snapfit.core.recipe import Recipe, load_recipe
 from snapfit.ship.pipeline import TrainResult
+from snapfit.training.checkpoint import newest_valid
 from snapfit.training.journal import read_journal
 
 SHORT = toys.QUICK | {"train__epochs": 1, "model__pooling": "mean"}
@@ -45,7 +46,10 @@ def write_csv(path: Path, rows: list[dict[str, Any]]) -> Path:
 def test_a_run_folder_tells_the_whole_story(capfd: pytest.CaptureFixture[str]) -> None:
     run = toys.trained()
     folder, result = run.result.run, run.result
-    assert {path.name for path in folder.iterdir()} == {"recipe.yaml", "data.json", "journal.jsonl", "bundle"}
+    assert {path.name for path in folder.iterdir()} == {
+        *("request.json", "recipe.yaml", "data.json", "journal.jsonl"),
+        *("checkpoints", "bundle", "result.json"),
+    }
     assert load_recipe(folder / "recipe.yaml", environment={}) == result.recipe
     settings = result.recipe.to_dict()
     assert {section for section, values in settings.items() if "auto" in values.values()} <= {"data"}
@@ -151,8 +155,8 @@ def test_work_that_fails_keeps_its_journal(encoder: str, tmp_path: Path) -> None
     settings = SHORT | {"optim__lr": 1e30, "schedule__warmup_fraction": 0.0}
     with pytest.raises(WorkFailed):
         snapfit.train(toys.single_rows(60), out=tmp_path / "run", encoder=encoder, **settings)
-    assert [path.name for path in (tmp_path / "run").iterdir()] == ["journal.jsonl"]
-    assert read_journal(tmp_path / "run" / "journal.jsonl")[-1]["kind"] in ("start", "step")
+    assert not (tmp_path / "run" / "bundle").exists()
+    assert read_journal(tmp_path / "run" / "journal.jsonl")[-1]["kind"] in ("rollback", "step")
 
 
 def signal_at_step(number: signal.Signals, step: int) -> Callable[[dict[str, Any]], None]:
@@ -163,19 +167,37 @@ def signal_at_step(number: signal.Signals, step: int) -> Callable[[dict[str, Any
     return listen
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_ends_the_run_with_a_bundle(encoder: str, tmp_path: Path, number: signal.Signals) -> None:
-    settings = SHORT | {"train__epochs": 20, "log__every_steps": 1}
+def test_ctrl_c_ends_the_run_with_a_bundle(encoder: str, tmp_path: Path) -> None:
+    settings = SHORT | {"train__epochs": 20, "log__interval_steps": 1}
     result = snapfit.train(
         toys.single_rows(60),
         out=tmp_path / "run",
         encoder=encoder,
-        listener=signal_at_step(number, 9),
+        listener=signal_at_step(signal.SIGINT, 9),
         **settings,
     )
-    assert (result.stopped_by, result.steps) == (number, 9)
+    assert (result.stopped_by, result.steps) == (signal.SIGINT, 9)
     assert snapfit.load(result.bundle).replay_probes() < 1e-4
     assert any(event["kind"] == "interrupted" for event in read_journal(result.run / "journal.jsonl"))
+    assert not (result.run / "result.json").exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_a_process_that_is_told_to_end_saves_its_state(encoder: str, tmp_path: Path, number: signal.Signals) -> None:
+    settings = SHORT | {"train__epochs": 20, "log__interval_steps": 1}
+    with pytest.raises(Interrupted, match="after step 9 of 140; go on with: snapfit train --resume") as caught:
+        snapfit.train(
+            toys.single_rows(60),
+            out=tmp_path / "run",
+            encoder=encoder,
+            listener=signal_at_step(number, 9),
+            **settings,
+        )
+    assert caught.value.exit_code == 143
+    assert not (tmp_path / "run" / "bundle").exists()
+    newest, skipped = newest_valid(tmp_path / "run" / "checkpoints")
+    assert newest is not None
+    assert (newest.step, skipped) == (9, [])
 
 
 # ---------------------------------------------------------------- where settings come from

@@ -9,12 +9,15 @@ from snapfit.core.errors import BadInput
 from snapfit.core.labels import Task
 from snapfit.core.recipe import Recipe
 from snapfit.training.defaults import (
+    SETTLED_KEYS,
     Facts,
     batch_size,
+    checkpoint_interval,
     encoder_rate,
     epoch_count,
     evaluations_per_epoch,
     head_factor,
+    is_resolved,
     label_smoothing,
     resolve,
     token_limit,
@@ -129,7 +132,8 @@ def test_every_auto_becomes_a_value_with_a_reason() -> None:
         "length": {"max_tokens": 48},
         "model": {"pooling": "mean"},
         "loss": {"label_smoothing": 0.0},
-        "log": {"every_steps": 22},
+        "checkpoint": {"every_steps": 100},
+        "log": {"interval_steps": 22},
     }
     for section, values in expected.items():
         assert {key: recipe.to_dict()[section][key] for key in values} == values
@@ -156,7 +160,8 @@ STATED = {
     "optim.head_lr_factor": 3.0,
     "optim.layer_ratio": 0.9,
     "loss.label_smoothing": 0.3,
-    "log.every_steps": 9,
+    "checkpoint.every_steps": 17,
+    "log.interval_steps": 9,
 }
 
 
@@ -177,14 +182,22 @@ def test_what_is_stated_stays(key: str) -> None:
 
 
 def test_every_automatic_setting_can_be_stated() -> None:
-    assert set(STATED) == {key for key in autos(Recipe()) if not key.startswith("data.")}
+    automatic = {key for key in autos(Recipe()) if not key.startswith("data.")}
+    assert set(STATED) == automatic == set(SETTLED_KEYS)
+    assert not is_resolved(Recipe().with_values({key: STATED[key] for key in automatic - {"optim.lr"}}))
+    assert is_resolved(Recipe().with_values({key: STATED[key] for key in automatic}))
+
+
+@pytest.mark.parametrize(("steps", "interval"), [(30, 100), (2_500, 125), (90_000, 1_000)])
+def test_checkpoint_interval(steps: int, interval: int) -> None:
+    assert checkpoint_interval(steps) == interval
 
 
 def test_rules_build_on_what_is_stated() -> None:
     recipe, _ = resolve(Recipe().with_values({"train.batch": 200, "train.accumulate": 2}), facts())
     assert recipe.train.epochs == 20  # 1,000 steps of 400 rows would be far more
     assert recipe.optim.head_lr_factor == 20.0  # 160 steps are few
-    assert recipe.log.every_steps == 3
+    assert recipe.log.interval_steps == 3
 
 
 @pytest.mark.parametrize(("task", "metric"), [("single", "accuracy"), ("multi", "micro_f1"), ("regression", "pearson")])

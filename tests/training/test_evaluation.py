@@ -101,7 +101,7 @@ def test_the_best_evaluation_is_restored() -> None:
         offered.append(best.offer(model, value, step))
     assert offered == [True, True, False, False, False]
     assert (best.value, best.step, best.evaluations_since) == (0.7, 2, 3)
-    best.restore(model)
+    best.put_into(model)
     assert model.output.bias.tolist() == [2.0, 2.0, 2.0]
 
 
@@ -126,7 +126,7 @@ def test_of_equal_values_the_more_certain_one_stays() -> None:
 def test_without_evaluations_nothing_is_restored() -> None:
     model, best = tiny.classifier("bert", "mean"), BestWeights(higher)
     set_bias(model, 4.0)
-    best.restore(model)
+    best.put_into(model)
     assert (best.value, best.step) == (None, 0)
     assert model.output.bias.tolist() == [4.0, 4.0, 4.0]
 
@@ -138,5 +138,5 @@ def test_later_training_does_not_reach_what_is_held() -> None:
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(1.0)
-    best.restore(model)
+    best.put_into(model)
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())

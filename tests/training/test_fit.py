@@ -13,10 +13,13 @@ from torch.nn import functional
 
 import toys
 from snapfit.core.errors import BadInput, Interrupted, WorkFailed
+from snapfit.core.interrupts import Stop
 from snapfit.core.recipe import Recipe
 from snapfit.nn.backend import TorchBackend
 from snapfit.runtime.predictor import batched_logits
-from snapfit.training.fit import Fitted, evaluation_steps, fit
+from snapfit.training.driver import evaluation_steps
+from snapfit.training.fit import Fitted, fit
+from snapfit.training.plan import make_plan
 from snapfit.training.prepare import Tables, read_tables
 
 Events = list[dict[str, Any]]
@@ -32,13 +35,26 @@ def make_recipe(encoder: Path, **settings: Any) -> Recipe:
     return Recipe().with_values({key.replace("__", "."): value for key, value in values.items()})
 
 
-def run(tables: Tables, recipe: Recipe, **options: Any) -> tuple[Fitted, Events]:
+class StopAt(Stop):
+    """Asks to stop after a step; in a hurry or not."""
+
+    def __init__(self, step: int, *, hurry: bool = False) -> None:
+        self.step, self.hurry, self.asked = step, hurry, step == 0
+
+    def __call__(self) -> bool:
+        return self.asked
+
+
+def run(tables: Tables, recipe: Recipe, *, stop: StopAt | None = None) -> tuple[Fitted, Events]:
     events: Events = []
 
     def notify(kind: str, **fields: Any) -> None:
         events.append({"kind": kind, **fields})
+        if stop is not None and kind == "step" and fields["number"] == stop.step:
+            stop.asked = True
 
-    return fit(tables, recipe, notify=notify, **options), events
+    plan = make_plan(tables, recipe, notify=notify)
+    return fit(plan, notify=notify, stop=stop), events
 
 
 def tables_of(rows: list[dict[str, Any]], encoder: Path, **settings: Any) -> Tables:
@@ -134,25 +150,15 @@ def test_patience_ends_a_run_that_gains_nothing(encoder: Path) -> None:
     fitted, events = run(tables, make_recipe(encoder, **settings))
     assert [event["step"] for event in of_kind(events, "evaluation")] == [14, 28, 42]
     assert of_kind(events, "early_stop") == [{"kind": "early_stop", "step": 42, "best_step": 14}]
-    assert (fitted.steps, fitted.best_step, fitted.interrupted) == (42, 14, False)
-
-
-def stop_after(n_steps: int):
-    asked = 0
-
-    def stop() -> bool:
-        nonlocal asked
-        asked += 1
-        return asked > n_steps
-
-    return stop
+    assert (fitted.steps, fitted.best_step, fitted.complete) == (42, 14, True)
 
 
 def test_stopping_keeps_the_best_so_far(encoder: Path) -> None:
-    tables, recipe = tables_of(toys.single_rows(120), encoder), make_recipe(encoder)
+    tables, recipe = tables_of(toys.single_rows(120), encoder), make_recipe(encoder, log__interval_steps=1)
     whole, _ = run(tables, recipe)
-    stopped, events = run(tables, recipe, stop=stop_after(30))
-    assert stopped.interrupted
+    stopped, events = run(tables, recipe, stop=StopAt(30))
+    assert not stopped.complete
+    assert whole.complete
     assert (stopped.steps, whole.steps) == (30, 84)
     assert of_kind(events, "interrupted") == [{"kind": "interrupted", "step": 30, "total_steps": 84}]
     assert stopped.best_step in (14, 28)
@@ -161,7 +167,8 @@ def test_stopping_keeps_the_best_so_far(encoder: Path) -> None:
 
 
 def test_stopping_before_any_evaluation_makes_one(encoder: Path) -> None:
-    fitted, events = run(tables_of(toys.single_rows(120), encoder), make_recipe(encoder), stop=stop_after(3))
+    recipe = make_recipe(encoder, log__interval_steps=1)
+    fitted, events = run(tables_of(toys.single_rows(120), encoder), recipe, stop=StopAt(3))
     assert (fitted.steps, fitted.best_step) == (3, 3)
     assert [event["step"] for event in of_kind(events, "evaluation")] == [3]
     assert "accuracy" in fitted.metrics["valid"]
@@ -169,7 +176,7 @@ def test_stopping_before_any_evaluation_makes_one(encoder: Path) -> None:
 
 def test_stopping_before_the_first_step(encoder: Path) -> None:
     with pytest.raises(Interrupted, match="nothing was trained"):
-        run(tables_of(toys.single_rows(120), encoder), make_recipe(encoder), stop=lambda: True)
+        run(tables_of(toys.single_rows(120), encoder), make_recipe(encoder), stop=StopAt(0))
 
 
 # ---------------------------------------------------------------- it repeats itself
@@ -225,9 +232,9 @@ def test_the_callers_generator_and_threads_come_back(encoder: Path, fails: bool)
     recipe = make_recipe(encoder, train__epochs=1, train__threads=wanted)
     if fails:
         with pytest.raises(RuntimeError, match="a listener that fails"):
-            fit(tables, recipe, notify=notify)
+            fit(make_plan(tables, recipe, notify=lambda kind, **fields: None), notify=notify)
     else:
-        fit(tables, recipe, notify=notify)
+        fit(make_plan(tables, recipe, notify=lambda kind, **fields: None), notify=notify)
     assert set(inside) == {wanted}
     assert torch.get_num_threads() == threads
     assert torch.equal(torch.get_rng_state(), state)
@@ -307,7 +314,7 @@ def test_an_unknown_family_trains_with_a_notice(tmp_path: Path) -> None:
 
 def test_what_is_heard_and_in_which_order(encoder: Path) -> None:
     tables = tables_of(toys.single_rows(60), encoder)
-    _, events = run(tables, make_recipe(encoder, train__epochs=2, log__every_steps=5))
+    _, events = run(tables, make_recipe(encoder, train__epochs=2, log__interval_steps=5))
     kinds = list(dict.fromkeys(event["kind"] for event in events))
     assert kinds == ["recipe", "weights", "groups", "start", "step", "evaluation", "final"]
     assert [event["number"] for event in of_kind(events, "step")] == [1, 5, 10, 14]

@@ -10,7 +10,8 @@ from sklearn.utils.class_weight import compute_class_weight
 import toys
 from snapfit.core.errors import BadInput
 from snapfit.core.labels import LabelSet
-from snapfit.core.recipe import DataSection, Recipe
+from snapfit.core.recipe import Recipe
+from snapfit.core.recipe_sections import DataSection
 from snapfit.training.prepare import (
     class_weights,
     encoder_limit,

@@ -3,7 +3,7 @@
     0    done
     1    the work failed, or a file could not be written
     2    bad usage or bad input; the message says what was found, what was expected, and the fix
-    130  interrupted (128 + the signal, when a run was stopped and its bundle written)
+    130  interrupted by Ctrl-C; 143 when told to end by SIGTERM or SIGUSR1
 
 Commands import what is heavy only when they run, so help and usage errors come at once.
 """
@@ -23,6 +23,7 @@ from snapfit.cli.inspect import inspect
 from snapfit.cli.predict import predict
 from snapfit.cli.train import train
 from snapfit.core.errors import Interrupted, MissingExtra, SnapfitError
+from snapfit.core.interrupts import StopRequest, exit_code
 from snapfit.version import __version__
 
 _EXTRA_OF = dict.fromkeys(("torch", "transformers", "safetensors", "huggingface_hub"), "train")
@@ -33,13 +34,14 @@ class _Commands(TyperGroup):
     """The group of commands; Ctrl-C and a reader that went away are outcomes like any other."""
 
     def invoke(self, ctx: Any) -> Any:
-        try:
-            return super().invoke(ctx)
-        except KeyboardInterrupt as error:
-            raise Interrupted("interrupted") from error
-        except BrokenPipeError:  # here, because typer would make it a failure
-            _abandon_output()
-            return _BROKEN_PIPE
+        with StopRequest() as stop:
+            try:
+                return super().invoke(ctx)
+            except KeyboardInterrupt as error:
+                raise Interrupted("interrupted", exit_code(stop.signal_number)) from error
+            except BrokenPipeError:  # here, because typer would make it a failure
+                _abandon_output()
+                return _BROKEN_PIPE
 
 
 app = typer.Typer(

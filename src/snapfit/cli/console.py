@@ -101,9 +101,24 @@ class Console:
     def _groups(self, event: Mapping[str, Any]) -> None:
         self.rows("groups", event["lines"])
 
+    def _resume(self, event: Mapping[str, Any]) -> None:
+        self.note("run", event["run"])
+        for one in event["skipped"]:
+            self.note("skipped", f"checkpoint {one['checkpoint']}: {one['why']}", level="warning")
+        if event["checkpoint"] is None:
+            self.note("resume", "no checkpoint yet: from the start")
+        else:
+            self.note("resume", f"from checkpoint {event['checkpoint']}, after step {event['step']:,}")
+        for change in event["changes"]:
+            self.note("changed", change, level="warning")
+
+    def _complete(self, event: Mapping[str, Any]) -> None:
+        self.note("complete", f"{event['run']} has done all its {event['steps']:,} steps; nothing is left to do")
+
     def _start(self, event: Mapping[str, Any]) -> None:
-        self._pace = Pace(total=event["total_steps"], start=event["time"])
-        self.note("train", f"{event['total_steps']:,} steps over {event['rows']:,} rows")
+        self._pace = Pace(total=event["total_steps"], start=event["time"], first=event["step"])
+        done = f", {event['step']:,} of them done" if event["step"] else ""
+        self.note("train", f"{event['total_steps']:,} steps over {event['rows']:,} rows{done}")
         if self._rich is not None and self._level <= LEVELS["info"]:
             self._progress = Progress(
                 TextColumn("train".ljust(_LEFT - 1)),
@@ -113,7 +128,7 @@ class Console:
                 console=self._rich,
                 transient=True,
             )
-            self._progress.add_task("train", total=event["total_steps"], figures="")
+            self._progress.add_task("train", total=event["total_steps"], completed=event["step"], figures="")
             self._progress.start()
 
     def _step(self, event: Mapping[str, Any]) -> None:
@@ -137,10 +152,30 @@ class Console:
         best = "  * best" if event["best"] else ""
         self.note(event["split"], f"after step {event['step']:,}  {values}{best}")
 
+    def _checkpoint(self, event: Mapping[str, Any]) -> None:
+        waited = f"training waited for {event['blocked_seconds']:.2f} of {event['seconds']:.2f} s"
+        self.note("saved", f"{event['folder']}; {waited}", level="info" if event["step"] else "debug")
+
+    def _checkpoint_failed(self, event: Mapping[str, Any]) -> None:
+        self.note("not saved", f"after step {event['step']:,}: {event['error']}", level="warning")
+
+    def _fault(self, event: Mapping[str, Any]) -> None:
+        self.note("skipped", f"step {event['step']:,}: {event['why']}; {event['action']}", level="warning")
+
+    def _rollback(self, event: Mapping[str, Any]) -> None:
+        text = f"to step {event['step']:,}, from step {event['from_step']:,}: {event['why']}; "
+        self.note("back", f"{text}rates are multiplied by {event['rate_factor']:g} from here on", level="warning")
+
+    def _memory(self, event: Mapping[str, Any]) -> None:
+        text = f"step {event['step']:,}: memory ran out; steps are cut into {event['micro_batches']} parts from here on"
+        self.note("memory", text, level="warning")
+
+    def _collapsed(self, event: Mapping[str, Any]) -> None:
+        self.note("collapsed", f"after step {event['step']:,} {event['text']}", level="warning")
+
     def _interrupted(self, event: Mapping[str, Any]) -> None:
         self.close()
-        text = f"stopping after step {event['step']:,} of {event['total_steps']:,}; the bundle is still written"
-        self.note("stopped", text, level="warning")
+        self.note("stopped", f"after step {event['step']:,} of {event['total_steps']:,}", level="warning")
 
     def _early_stop(self, event: Mapping[str, Any]) -> None:
         self.close()
@@ -153,19 +188,23 @@ class Console:
 class Pace:
     """How fast steps go, from the step events of a run.
 
-    total: steps of the run. start: the time of its start event, seconds.
+    total: steps of the run. start: the time of its start event, seconds. first: steps done before it.
     """
 
-    def __init__(self, *, total: int = 1, start: float = 0.0) -> None:
-        self._total, self._start = total, start
+    def __init__(self, *, total: int = 1, start: float = 0.0, first: int = 0) -> None:
+        self._total, self._start, self._first = total, start, first
+        self._tokens_before: int | None = None
         self._shown = 0.0
         self.tokens_per_second = self.seconds_left = 0.0
 
     def take(self, event: Mapping[str, Any]) -> None:
         """Take note of a step event; `tokens_seen` in it counts every step so far, reported or not."""
         seconds = max(event["time"] - self._start, 1e-9)
-        self.tokens_per_second = event["tokens_seen"] / seconds
-        self.seconds_left = seconds / event["number"] * (self._total - event["number"])
+        if self._tokens_before is None:
+            self._tokens_before = event["tokens_seen"] - event["tokens"] if self._first else 0
+        self.tokens_per_second = (event["tokens_seen"] - self._tokens_before) / seconds
+        done = max(event["number"] - self._first, 1)
+        self.seconds_left = seconds / done * (self._total - event["number"])
 
     def line_due(self, number: int) -> bool:
         """Whether a line about this step is due, so that a whole run has about _LINES_A_RUN of them."""
@@ -177,6 +216,8 @@ class Pace:
 
 
 _RENDERERS: dict[str, Callable[[Console, Mapping[str, Any]], None]] = {
+    "resume": Console._resume,
+    "complete": Console._complete,
     "data": Console._data,
     "notice": Console._notice,
     "recipe": Console._show_recipe,
@@ -185,6 +226,12 @@ _RENDERERS: dict[str, Callable[[Console, Mapping[str, Any]], None]] = {
     "start": Console._start,
     "step": Console._step,
     "evaluation": Console._evaluation,
+    "checkpoint": Console._checkpoint,
+    "checkpoint_failed": Console._checkpoint_failed,
+    "fault": Console._fault,
+    "rollback": Console._rollback,
+    "memory": Console._memory,
+    "collapsed": Console._collapsed,
     "interrupted": Console._interrupted,
     "early_stop": Console._early_stop,
     "final": Console._final,

@@ -20,6 +20,7 @@ def inspect(
 ) -> int:
     """Say what PATH is.
 
+    Of a run: its checkpoints, whether each is valid, and what --resume would do; then its bundle.
     Of a bundle: task, labels, pooling, metrics, files, and whether it still gives the answers it was made
     with. Of an encoder: its depth and size, and the learning rate of each part that training would use.
     """
@@ -28,10 +29,31 @@ def inspect(
 
     result = inspect_path(path)
     console = Console(sys.stderr if as_json else sys.stdout)
-    (_show_encoder if result["kind"] == "encoder" else _show_bundle)(console, result)
+    {"encoder": _show_encoder, "run": _show_run, "bundle": _show_bundle}[result["kind"]](console, result)
     if as_json:
         write_json_line(result)
     return 0
+
+
+def _show_run(console: Console, result: Mapping[str, Any]) -> None:
+    console.result("run", f"{result['path']}, {'complete' if result['complete'] else 'not complete'}")
+    tables = ", ".join(f"{split} {source or 'not a file'}" for split, source in result["tables"].items())
+    console.result("tables", tables)
+    rows = [
+        (
+            one["folder"],
+            "" if one["step"] is None else f"step {one['step']:,}",
+            "" if one["bytes"] is None else byte_size(one["bytes"]),
+            "valid" if one["valid"] else f"NOT VALID: {one['why']}",
+        )
+        for one in result["checkpoints"]
+    ]
+    console.result("saved", aligned(rows, right=[1, 2]) if rows else "none")
+    console.result("resume", result["resume"]["text"])
+    if result["bundle"] is None:
+        console.result("bundle", "none yet")
+    else:
+        _show_bundle(console, result["bundle"])
 
 
 def _show_bundle(console: Console, result: Mapping[str, Any]) -> None:

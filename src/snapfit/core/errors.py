@@ -4,7 +4,7 @@ SnapfitError          1
 ├── BadInput          2   something that the caller gave: found, expected, fix
 │   └── MissingExtra  2   an optional dependency is not installed
 ├── WorkFailed        1   the work itself failed
-└── Interrupted     130   the user stopped the run
+└── Interrupted     130   the work was stopped; 143 when it was not by Ctrl-C
 """
 
 import difflib
@@ -52,9 +52,14 @@ class WorkFailed(SnapfitError):
 
 
 class Interrupted(SnapfitError):
-    """The user asked the run to stop before there was anything worth keeping."""
+    """The work was asked to stop and did.
 
-    exit_code = 130
+    exit_code: 130 after Ctrl-C, 143 when the process was told to end (see `interrupts.exit_code`).
+    """
+
+    def __init__(self, message: str, exit_code: int = 130) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
 
 
 def nearest(word: str, known: Iterable[str]) -> str | None:

@@ -1,31 +1,24 @@
-"""Files that are either whole or absent: atomic writes, staged folders, manifests with SHA-256, bounded JSON.
+"""Files that are either whole or absent: atomic writes, bounded JSON, hashes.
 
 A file is written beside its final name, synced and renamed, so a reader (or a power cut) sees the old file or
-the new one. A folder is staged the same way. A folder that ships carries MANIFEST.json, which names every
-file in it: what the manifest does not name is refused, and so is whatever would lead a reader out of the
-folder.
+the new one. Folders are in `folders.py`.
 """
 
-import errno
 import hashlib
 import json
 import os
 import secrets
-import shutil
 import stat
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import IO, Any, NoReturn
 
 from snapfit.core.errors import BadInput, WorkFailed
 
-MANIFEST = "MANIFEST.json"
-MANIFEST_FORMAT = 1
 MAX_JSON_BYTES = 64 * 1024 * 1024
 _READ_BYTES = 1024 * 1024
-_RENAME_TRIES = 10
 
 
 # ---------------------------------------------------------------- writing one file
@@ -48,7 +41,7 @@ def open_atomic(path: str | Path) -> Iterator[IO[bytes]]:
                 yield special
             return
         final.parent.mkdir(parents=True, exist_ok=True)
-        staged = _sibling(final, "tmp")
+        staged = sibling(final, "tmp")
         try:
             with open(staged, "xb") as file:
                 yield file
@@ -60,9 +53,9 @@ def open_atomic(path: str | Path) -> Iterator[IO[bytes]]:
         except BaseException:
             staged.unlink(missing_ok=True)
             raise
-        _sync_folder(final.parent)
+        sync_folder(final.parent)
     except OSError as error:
-        raise _cannot_write(path, error) from error
+        raise cannot_write(path, error) from error
 
 
 def write_bytes_atomic(path: str | Path, data: bytes) -> None:
@@ -136,189 +129,15 @@ def sha256_file(path: str | Path) -> str:
     return digest.hexdigest()
 
 
-# ---------------------------------------------------------------- folders
-
-
-@contextmanager
-def staged_folder(final: str | Path) -> Iterator[Path]:
-    """An empty folder to fill, which takes the name `final` only when the block ends without an error.
-
-    On success every file is synced and the folder renamed; a folder that already had the name is replaced
-    only then. On an error the staged folder is removed and whatever was at `final` is untouched.
-    Raises BadInput when `final` is a file, WorkFailed when the folder cannot be written.
-    """
-    target = Path(os.path.realpath(final))
-    if target.exists() and not target.is_dir():
-        raise BadInput(f"{final} is a file", "the name of a folder to write", "remove the file or choose another name")
-    staged = _sibling(target, "staging")
-    try:
-        staged.mkdir(parents=True)
-    except OSError as error:
-        raise _cannot_write(final, error) from error
-    try:
-        yield staged
-        try:
-            _sync_tree(staged)
-            _replace_folder(staged, target)
-        except OSError as error:
-            raise _cannot_write(final, error) from error
-    except BaseException:
-        shutil.rmtree(staged, ignore_errors=True)
-        raise
-
-
-def list_files(folder: Path) -> dict[str, Path]:
-    """Every file below `folder` by its relative path with "/", in sorted order.
-
-    Names that begin with "." are skipped with all below them: version control and file managers leave such
-    files, and nothing of snapfit's is called so. Raises BadInput for a symbolic link to a folder or to
-    anything outside, and for pipes, sockets and devices.
-    """
-    root = os.path.realpath(folder)
-    files: dict[str, Path] = {}
-    for where, folders, names in os.walk(root):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        for name in [*folders, *names]:
-            path = Path(where, name)
-            relative = path.relative_to(root).as_posix()
-            if path.is_symlink():
-                _check_link(path, root, relative)
-            elif not (path.is_file() or path.is_dir()):
-                raise _bad_folder(f"{relative!r} in {folder} is a pipe, a socket or a device")
-            if not name.startswith(".") and not path.is_dir():
-                files[relative] = path
-    return dict(sorted(files.items()))
-
-
-def write_manifest(folder: str | Path) -> None:
-    """Write MANIFEST.json: the size and SHA-256 of every other file below `folder`. Call it last.
-
-    Raises BadInput for what `list_files` refuses.
-    """
-    folder = Path(folder)
-    files = {name: path for name, path in list_files(folder).items() if name != MANIFEST}
-    for name in files:
-        _check_name(name, folder / MANIFEST)
-    entries = {name: {"bytes": path.stat().st_size, "sha256": sha256_file(path)} for name, path in files.items()}
-    write_json_atomic(folder / MANIFEST, {"format": MANIFEST_FORMAT, "files": entries})
-
-
-def verify_manifest(folder: str | Path, *, hashes: bool = True) -> None:
-    """Check that `folder` holds exactly the files that its MANIFEST.json names, unchanged.
-
-    hashes: False compares names and sizes only, which is instant. Raises BadInput naming the first file that
-    is missing, unexpected or changed, or the entry of the manifest that is malformed or points out of the
-    folder.
-    """
-    folder = Path(folder)
-    files = list_files(folder)
-    if files.pop(MANIFEST, None) is None:
-        raise _bad_folder(f"{folder} has no {MANIFEST}")
-    entries = _manifest_entries(folder / MANIFEST)
-    for name in entries:
-        if name not in files:
-            raise _bad_folder(f"{name!r}, which {folder / MANIFEST} names, is missing")
-    for name in files:
-        if name not in entries:
-            raise _bad_folder(f"{name!r} in {folder} is not named in {MANIFEST}")
-    for name, (size, digest) in entries.items():
-        n_bytes = files[name].stat().st_size
-        if n_bytes != size:
-            raise _bad_folder(f"{name!r} in {folder} has {n_bytes} bytes where {MANIFEST} says {size}")
-        if hashes and sha256_file(files[name]) != digest:
-            raise _bad_folder(f"{name!r} in {folder} was changed: its SHA-256 is not the one in {MANIFEST}")
-
-
 # ---------------------------------------------------------------- parts
 
 
-def _manifest_entries(path: Path) -> dict[str, tuple[int, str]]:
-    """Size and SHA-256 by relative path, every entry checked."""
-    manifest = read_json(path)
-    if not isinstance(manifest, Mapping) or not isinstance(manifest.get("files"), Mapping):
-        raise _bad_folder(f"{path} is not a manifest")
-    if manifest.get("format") != MANIFEST_FORMAT:
-        found = f"{path} has format {manifest.get('format')!r}"
-        raise BadInput(found, f"format {MANIFEST_FORMAT}", "pip install -U snapfit, or write the folder again")
-    entries: dict[str, tuple[int, str]] = {}
-    for name, entry in manifest["files"].items():
-        _check_name(name, path)
-        size, digest = (entry.get("bytes"), entry.get("sha256")) if isinstance(entry, Mapping) else (None, None)
-        if type(size) is not int or size < 0 or not isinstance(digest, str) or len(digest) != 64:
-            raise _bad_folder(f"the entry {name!r} of {path} lacks a size or a SHA-256")
-        entries[name] = (size, digest)
-    return entries
-
-
-def _check_name(name: str, manifest: Path) -> None:
-    """Refuse every spelling of a path that is not the plain one of a file below the folder, on any system."""
-    parts = name.split("/")
-    if (
-        any(part in ("", ".", "..") or part.startswith(".") for part in parts)
-        or any(character in name for character in "\\:\0")
-        or PurePosixPath(name).is_absolute()
-    ):
-        raise _bad_folder(f"{manifest} names {name!r}, which is not a plain path below the folder")
-
-
-def _check_link(path: Path, root: str, relative: str) -> None:
-    target = os.path.realpath(path)
-    if os.path.commonpath([root, target]) != root:
-        raise _bad_folder(f"{relative!r} in {root} is a link out of the folder")
-    if not os.path.isfile(target):
-        raise _bad_folder(f"{relative!r} in {root} is a link to what is not a file")
-
-
-def _sibling(path: Path, kind: str) -> Path:
+def sibling(path: Path, kind: str) -> Path:
+    """A free hidden name beside `path`; kind: what is there for the time being, such as "tmp"."""
     return path.with_name(f".{path.name}.{secrets.token_hex(6)}.{kind}")
 
 
-def _replace_folder(staged: Path, target: Path) -> None:
-    """Rename `staged` to `target`, moving an older folder away first; another process may be doing the
-    same.
-    """
-    for _ in range(_RENAME_TRIES):
-        old = _move_away(target)
-        try:
-            os.rename(staged, target)
-        except OSError:
-            if target.exists():  # another process was quicker: its folder is replaced in turn
-                _remove(old)
-                continue
-            if old is not None:
-                os.rename(old, target)
-            raise
-        _sync_folder(target.parent)
-        _remove(old)
-        return
-    raise OSError(errno.EBUSY, "other processes keep writing it")
-
-
-def _move_away(target: Path) -> Path | None:
-    old = _sibling(target, "old")
-    try:
-        os.rename(target, old)
-    except FileNotFoundError:
-        return None
-    return old
-
-
-def _remove(folder: Path | None) -> None:
-    if folder is not None:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def _sync_tree(folder: Path) -> None:
-    for where, _, names in os.walk(folder):
-        for name in names:
-            path = Path(where, name)
-            if path.is_file() and not path.is_symlink():
-                with open(path, "rb") as file:
-                    os.fsync(file.fileno())
-        _sync_folder(Path(where))
-
-
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
     """Make a rename in `folder` survive a power cut, where the system lets a folder be synced."""
     if os.name == "nt":
         return
@@ -341,14 +160,10 @@ def _no_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not JSON")
 
 
-def _cannot_write(path: str | Path, error: OSError) -> WorkFailed:
+def cannot_write(path: str | Path, error: OSError) -> WorkFailed:
+    """The error to raise when the system would not write `path`."""
     return WorkFailed(f"could not write {path}: {error.strerror or error}")
 
 
 def _bad_json(path: str | Path, what: str) -> BadInput:
     return BadInput(f"{path}: {what}", "one JSON value", "restore the file, or write it again")
-
-
-def _bad_folder(found: str) -> BadInput:
-    expected = "exactly the files that its manifest names, unchanged"
-    return BadInput(found, expected, "copy the folder again from where it was made, following links (cp -rL)")

@@ -79,6 +79,23 @@ def step_rows(
     return [rows[start:end] for start, end in zip(cuts[order], ends[order], strict=True)]
 
 
+def balanced_draw(classes: np.ndarray, *, seed: int, epoch: int) -> np.ndarray:
+    """As many rows as there are, drawn with replacement so that every class comes up as often: int64 [n].
+
+    classes: the class of each row, int [n]. A pure function of (classes, seed, epoch): raw Philox bits, of a stream of
+    its own, pick the class and the row in it. Raises BadInput for a seed or epoch below 0.
+    """
+    _check_least(0, seed=seed, epoch=epoch)
+    counts = np.bincount(classes)
+    present = np.flatnonzero(counts)
+    starts = np.cumsum(counts) - counts
+    by_class = np.argsort(classes, kind="stable")
+    bits = np.random.Philox(key=np.array([seed, epoch], dtype=np.uint64), counter=1 << 128)
+    chosen = present[bits.random_raw(len(classes)) % np.uint64(len(present))]
+    places = (bits.random_raw(len(classes)) % counts[chosen].astype(np.uint64)).astype(np.int64)
+    return np.asarray(by_class[starts[chosen] + places], dtype=np.int64)
+
+
 def micro_batches(rows: np.ndarray, accumulate: int) -> list[np.ndarray]:
     """A step's rows in at most `accumulate` contiguous parts, none empty, sizes differing by at most one.
 

@@ -14,7 +14,7 @@ import numpy as np
 import tokenizers
 
 from snapfit.core.errors import SnapfitError
-from snapfit.core.files import list_files, staged_folder, verify_manifest, write_manifest
+from snapfit.core.folders import list_files, staged_folder, verify_manifest, write_manifest
 from snapfit.data.tokenizer import Texts, TextTokenizer, TokenIds
 
 FORMAT = 1

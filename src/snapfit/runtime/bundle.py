@@ -15,7 +15,8 @@ from typing import Any, Literal, NoReturn
 import numpy as np
 
 from snapfit.core.errors import BadInput, nearest
-from snapfit.core.files import MANIFEST, list_files, read_json, verify_manifest
+from snapfit.core.files import read_json
+from snapfit.core.folders import MANIFEST, list_files, verify_manifest
 from snapfit.core.labels import TASKS, LabelSet, Task
 from snapfit.data.tokenizer import TextTokenizer
 

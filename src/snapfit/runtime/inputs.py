@@ -8,7 +8,7 @@ from typing import IO
 import pyarrow as pa
 
 from snapfit.core.errors import BadInput
-from snapfit.core.recipe import DataSection
+from snapfit.core.recipe_sections import DataSection
 from snapfit.data.records import Records, read_records
 from snapfit.runtime.bundle import BundleInfo
 

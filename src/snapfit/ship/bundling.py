@@ -11,7 +11,8 @@ import torch
 import transformers
 from safetensors.torch import save_file
 
-from snapfit.core.files import staged_folder, write_json_atomic, write_manifest, write_text_atomic
+from snapfit.core.files import write_json_atomic, write_text_atomic
+from snapfit.core.folders import staged_folder, write_manifest
 from snapfit.core.scores import logits_to_scores
 from snapfit.data.batches import pad
 from snapfit.nn.backend import TorchBackend

@@ -1,4 +1,4 @@
-"""What a path is and what is in it, as plain values: a bundle, a run folder (its bundle), or an encoder."""
+"""What a path is and what is in it, as plain values: a bundle, a run folder, a checkpoint, or an encoder."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from snapfit.core.errors import BadInput, MissingExtra, WorkFailed
-from snapfit.core.files import MANIFEST, list_files
+from snapfit.core.folders import MANIFEST, list_files
 from snapfit.runtime.bundle import INFO_FILE, Bundle
 
 if TYPE_CHECKING:
@@ -18,24 +18,75 @@ _PROBE_TOLERANCE = 1e-4
 def inspect_path(path: str) -> dict[str, Any]:
     """Tell what `path` is: a bundle's or an encoder's folder, a run folder, "starter" or a name on the hub.
 
-    Returns what `describe_bundle` or `describe_encoder` gives; "kind" says which.
+    Returns what `describe_bundle`, `describe_run` or `describe_encoder` gives; "kind" says which.
     Raises BadInput when it is nothing of these, or damaged.
     """
     folder = Path(path).expanduser()
     if path != "starter" and folder.is_dir():
         if (folder / INFO_FILE).exists() or (folder / MANIFEST).exists():
             return describe_bundle(folder)
+        if (folder / "request.json").exists():
+            return describe_run(folder)
         if (folder / "bundle" / INFO_FILE).exists():
             return describe_bundle(folder / "bundle")
-        if (folder / "journal.jsonl").exists():
-            found = f"{path} is a run folder without a bundle"
-            raise BadInput(found, "a run that was finished", "see its journal.jsonl; train again")
         if not (folder / "config.json").exists():
             found = f"{path} is neither a bundle, nor a run folder, nor an encoder"
             raise BadInput(found, f"a folder with {INFO_FILE}, bundle/ or config.json", "check the path")
     elif folder.exists():
         raise BadInput(f"{path} is a file", "a bundle's, a run's or an encoder's folder", "check the path")
     return describe_encoder(path)
+
+
+def describe_run(folder: Path) -> dict[str, Any]:
+    """A run folder in plain values: its checkpoints, each verified, what resuming would do, and its bundle.
+
+    Keys: kind, path, complete, steps (None: unknown), tables, checkpoints [{folder, step, bytes, saved_at, valid, why}]
+    newest first, resume {does, from_step, checkpoint, text}, bundle (None, or what `describe_bundle` gives).
+    Raises BadInput when request.json or the bundle is damaged.
+    """
+    from snapfit.ship.run_folder import RunFolder
+    from snapfit.training.checkpoint import find_checkpoints, why_invalid
+
+    run = RunFolder(folder)
+    request = run.request()
+    found, unreadable = find_checkpoints(run.checkpoints)
+    reasons = {one.folder: why_invalid(one) for one in found}
+    checkpoints: list[dict[str, Any]] = [
+        {
+            "folder": one.folder.name,
+            "step": one.step,
+            "bytes": one.bytes,
+            "saved_at": one.folder.stat().st_mtime,
+            "valid": reasons[one.folder] is None,
+            "why": reasons[one.folder],
+        }
+        for one in found
+    ]
+    checkpoints += [
+        {"folder": one.folder.name, "step": None, "bytes": None, "saved_at": None, "valid": False, "why": one.why}
+        for one in unreadable
+    ]
+    complete = run.result() is not None
+    return {
+        "kind": "run",
+        "path": str(folder),
+        "complete": complete,
+        "tables": request.tables,
+        "checkpoints": checkpoints,
+        "resume": _what_resume_does(folder, complete, checkpoints),
+        "bundle": describe_bundle(run.bundle) if (run.bundle / INFO_FILE).exists() else None,
+    }
+
+
+def _what_resume_does(folder: Path, complete: bool, checkpoints: list[dict[str, Any]]) -> dict[str, Any]:
+    valid = next((one for one in checkpoints if one["valid"]), None)
+    outcome: dict[str, Any] = {"from_step": valid and valid["step"], "checkpoint": valid and valid["folder"]}
+    if complete:
+        return {"does": "nothing", **outcome, "text": "nothing: the run is complete"}
+    if valid is None:
+        return {"does": "begin", **outcome, "text": "begin again: there is no valid checkpoint"}
+    text = f"go on after step {valid['step']:,}, from {valid['folder']}: snapfit train --resume {folder}"
+    return {"does": "go on", **outcome, "text": text}
 
 
 def describe_bundle(folder: Path) -> dict[str, Any]:

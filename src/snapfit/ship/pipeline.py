@@ -1,28 +1,24 @@
-"""The main job: a table of labelled texts goes in, a run folder with a bundle comes out.
+"""The main job: a table of labelled texts goes in, a run folder with a bundle comes out; also in several sittings."""
 
-runs/first/
-  recipe.yaml     every setting, resolved
-  data.json       identity of data, splits and labels
-  journal.jsonl   what happened, one event a line
-  bundle/         what ships
-"""
-
-import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from snapfit.core.errors import BadInput, Interrupted
-from snapfit.core.files import write_json_atomic, write_text_atomic
+from snapfit.core.interrupts import StopRequest, exit_code
 from snapfit.core.recipe import Recipe, load_recipe
+from snapfit.runtime.bundle import Bundle
 from snapfit.ship.bundling import versions, write_bundle
+from snapfit.ship.run_folder import TABLES, RunFolder, new_name, new_run, old_run
+from snapfit.training.checkpoint import Checkpoint, newest_valid
 from snapfit.training.fit import fit
-from snapfit.training.interrupts import StopRequest
+from snapfit.training.identity import check_unchanged, differences
 from snapfit.training.journal import Journal
-from snapfit.training.prepare import Tables, identity_hash, read_tables
+from snapfit.training.plan import Plan, make_plan
+from snapfit.training.prepare import Notify, Tables, read_tables
+from snapfit.training.saver import Saver
 
 Listener = Callable[[dict[str, Any]], None]
 """Hears of every journal event as it happens."""
@@ -32,8 +28,9 @@ Listener = Callable[[dict[str, Any]], None]
 class TrainResult:
     """What `train` leaves behind.
 
-    run, bundle: folders. metrics: by split, then by name. recipe: resolved. seconds: of the whole call;
-    train_seconds: of the loop. stopped_by: the signal that ended it early, or None.
+    run, bundle: folders. metrics: by split, then by name. recipe: resolved. seconds: of this call;
+    train_seconds: of the loop, in all sittings. stopped_by: the signal that ended it early, or None.
+    resumed_from: the step that this call went on from, or None. already_complete: nothing was left to do.
     """
 
     run: Path
@@ -44,7 +41,9 @@ class TrainResult:
     steps: int
     seconds: float
     train_seconds: float
-    stopped_by: int | None
+    stopped_by: int | None = None
+    resumed_from: int | None = None
+    already_complete: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
@@ -57,53 +56,184 @@ class TrainResult:
             "seconds": round(self.seconds, 2),
             "train_seconds": round(self.train_seconds, 2),
             "stopped_by": self.stopped_by,
+            "resumed_from": self.resumed_from,
+            "already_complete": self.already_complete,
             "recipe": self.recipe.to_dict(),
         }
 
 
 def train(
-    table: Any,
+    table: Any = None,
     *,
     valid: Any = None,
     test: Any = None,
     out: str | Path | None = None,
+    resume: str | Path | None = None,
+    accept_changes: bool = False,
+    continue_from: str | Path | None = None,
     recipe: Recipe | Mapping[str, Any] | str | Path | None = None,
     listener: Listener | None = None,
     **settings: Any,
 ) -> TrainResult:
-    """Fine-tune a classifier on a table and write its run folder.
+    """Fine-tune a classifier on a table and write its run folder, or go on with a run that was begun.
 
     table, valid, test: a path (CSV, TSV, JSONL, Parquet, or a folder of one kind), or a pandas, polars or Arrow
         table, or a list of dictionaries. Without `valid` a stratified part of `table` is held out.
     out: the run folder, which must not exist yet; by default a free name under runs/.
+    resume: instead of `out`, the folder of a run to go on with: its newest valid checkpoint is taken, its tables and
+        settings need not be given again. Where no run was begun yet and `table` is given, one begins.
+    accept_changes: go on although settings or the machine are others than those of the checkpoint, where that makes
+        sense; other data, labels or models never do.
+    continue_from: an own bundle to start from, instead of an encoder with a fresh head: its head is kept for the labels
+        that it knows. This is a new run, with its own table.
     recipe: a Recipe, a file, or nested settings. settings: single keys, alone (`epochs=3`) or in full with "__" for
         the dot (`train__epochs=3`); they win over the recipe.
     listener: hears of every event while it runs.
 
-    Raises BadInput before any work for anything that cannot be used, WorkFailed when training cannot go on.
+    Raises BadInput before any work for anything that cannot be used, WorkFailed when training cannot go on,
+    Interrupted when it was stopped by a signal and there is no bundle yet; what was learnt is in a checkpoint then.
     """
     start = time.monotonic()
+    sources = {"train": table, "valid": valid, "test": test}
     chosen = _recipe(recipe, settings)
+    if resume is not None and out is not None:
+        raise BadInput("both out and resume", "one of them", "leave --out out: the run goes on where it is")
+    if continue_from is not None:
+        if resume is not None:
+            raise BadInput("both continue_from and resume", "one of them", "a run that goes on has its own weights")
+        chosen = _started_from(Path(continue_from), chosen)
     with StopRequest() as stop:
-        tables = read_tables(table, valid, test, chosen.data)
-        with _run_folder(out, table) as run, Journal(run / "journal.jsonl") as journal:
-            notify = _notifier(journal, listener)
-            _announce(notify, tables, run)
-            fitted = fit(tables, chosen, notify=notify, stop=stop)
-            _write_identity(run, fitted.recipe, tables)
-            write_bundle(run / "bundle", fitted, tables)
-            result = TrainResult(
-                run=run,
-                bundle=run / "bundle",
-                metrics=fitted.metrics,
-                recipe=fitted.recipe,
-                best_step=fitted.best_step,
-                steps=fitted.steps,
-                seconds=time.monotonic() - start,
-                train_seconds=fitted.train_seconds,
-                stopped_by=stop.signal_number if fitted.interrupted else None,
+        try:
+            if resume is not None and (table is None or RunFolder(Path(resume)).is_run):
+                with old_run(Path(resume)) as run:
+                    result = _go_on(run, sources, chosen, stop, listener, accept_changes)
+            else:
+                tables = _read(sources, chosen)
+                path = new_name(table) if out is None and resume is None else Path(str(resume or out))
+                with new_run(path) as run:
+                    run.write_request(sources, chosen)
+                    with Journal(run.journal) as journal:
+                        notify = _notifier(journal, listener, run)
+                        _announce(notify, tables, run)
+                        plan = make_plan(tables, chosen, notify=notify)
+                        result = _carry_out(run, plan, journal, notify, stop)
+        except (KeyboardInterrupt, Interrupted) as error:
+            code = exit_code(stop.signal_number)
+            raise Interrupted(str(error) or "interrupted; nothing was trained", code) from error
+    return replace(result, seconds=time.monotonic() - start)
+
+
+def _read(sources: Mapping[str, Any], recipe: Recipe) -> Tables:
+    if sources["train"] is None:
+        raise BadInput("no table to train on", "a table", "snapfit train TABLE, or snapfit train --resume RUN")
+    return read_tables(sources["train"], sources["valid"], sources["test"], recipe.data)
+
+
+def _go_on(
+    run: RunFolder,
+    sources: Mapping[str, Any],
+    asked: Recipe,
+    stop: StopRequest,
+    listener: Listener | None,
+    accept: bool,
+) -> TrainResult:
+    """Go on with a run from its newest valid checkpoint, or from the start where it has none."""
+    settled, reasons = run.recipe(), run.reasons()
+    recipe = settled.with_values({key: value for key, value in asked.stated().items() if value != "auto"})
+    if recipe == settled and (done := run.result()) is not None:
+        return _complete(run, done, listener)
+    tables = _read(_again(run, sources), recipe)
+    checkpoint, skipped = newest_valid(run.checkpoints)
+    heard: list[tuple[str, dict[str, Any]]] = []
+    plan = make_plan(tables, recipe, notify=lambda kind, **fields: heard.append((kind, fields)), reasons=reasons)
+    changes = []
+    if checkpoint is not None:
+        changes = differences(checkpoint.state["identity"], plan.identity())
+        check_unchanged(changes, accept=accept, where=f"{run.path}, from step {checkpoint.step:,},")
+    with Journal(run.journal) as journal:
+        notify = _notifier(journal, listener, run)
+        notify(
+            "resume",
+            run=str(run.path),
+            step=0 if checkpoint is None else checkpoint.step,
+            checkpoint=None if checkpoint is None else checkpoint.folder.name,
+            skipped=[{"checkpoint": one.folder.name, "why": one.why} for one in skipped],
+            changes=[str(change) for change in changes],
+        )
+        _announce(notify, tables, run)
+        for kind, fields in heard:
+            notify(kind, **fields)
+        return _carry_out(run, plan, journal, notify, stop, checkpoint, changed=bool(changes))
+
+
+def _again(run: RunFolder, sources: Mapping[str, Any]) -> dict[str, Any]:
+    """The tables that were given now or, where they were not, those of the run's request."""
+    asked = run.request().tables
+    again = {split: asked.get(split) if sources[split] is None else sources[split] for split in TABLES}
+    for split, source in again.items():
+        if source is None and split in asked:
+            raise BadInput(
+                f"the {split} table of {run.path} was not a file", f"the same {split} table", "give it again"
             )
-            notify("end", **{k: v for k, v in result.to_dict().items() if k != "recipe"})
+    return again
+
+
+def _complete(run: RunFolder, values: Mapping[str, Any], listener: Listener | None) -> TrainResult:
+    """The result of a run that has nothing left to do."""
+    if listener is not None:
+        listener({"kind": "complete", "run": str(run.path), "steps": values["steps"]})
+    return TrainResult(
+        run=run.path,
+        bundle=run.bundle,
+        metrics=values["metrics"],
+        recipe=Recipe.from_dict(values["recipe"]),
+        best_step=values["best_step"],
+        steps=values["steps"],
+        seconds=0.0,
+        train_seconds=values["train_seconds"],
+        already_complete=True,
+    )
+
+
+def _carry_out(
+    run: RunFolder,
+    plan: Plan,
+    journal: Journal,
+    notify: Notify,
+    stop: StopRequest,
+    checkpoint: Checkpoint | None = None,
+    *,
+    changed: bool = False,
+) -> TrainResult:
+    """Train as planned and write what ships."""
+    start = time.monotonic()
+    run.write_settled(plan.recipe, plan.tables)
+    saver = Saver(run.checkpoints, keep=plan.recipe.checkpoint.keep, before_rename=journal.sync)
+    try:
+        fitted = fit(plan, notify=notify, stop=stop, saver=saver, resume=checkpoint, save_at_once=changed)
+    except Interrupted as error:
+        if not run.begun:
+            raise
+        raise Interrupted(f"{error}; go on with: snapfit train --resume {run.path}") from error
+    finally:
+        if not stop.twice:
+            saver.wait()
+    write_bundle(run.bundle, fitted, plan.tables)
+    result = TrainResult(
+        run=run.path,
+        bundle=run.bundle,
+        metrics=fitted.metrics,
+        recipe=fitted.recipe,
+        best_step=fitted.best_step,
+        steps=fitted.steps,
+        seconds=time.monotonic() - start,
+        train_seconds=fitted.train_seconds,
+        stopped_by=stop.signal_number,
+        resumed_from=None if checkpoint is None else checkpoint.step,
+    )
+    if fitted.complete:
+        run.write_result(result.to_dict())
+    notify("end", **{k: v for k, v in result.to_dict().items() if k != "recipe"})
     return result
 
 
@@ -116,47 +246,34 @@ def _recipe(recipe: Recipe | Mapping[str, Any] | str | Path | None, settings: Ma
     return load_recipe(recipe, **values)
 
 
-@contextmanager
-def _run_folder(out: str | Path | None, table: Any) -> Iterator[Path]:
-    """The run's new folder; taken away again, with all that was made for it, when nothing can be trained."""
-    run = _free_name(table) if out is None else Path(out)
-    if run.exists() and (not run.is_dir() or any(run.iterdir())):
-        raise BadInput(f"{run} exists already", "a folder that does not exist yet", "choose another with --out")
-    made = [folder for folder in (run, *run.parents) if not folder.exists()]
-    try:
-        run.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise BadInput(f"{run} cannot be made: {error.strerror}", "a folder that can be written", "--out") from error
-    try:
-        yield run
-    except (BadInput, Interrupted):
-        for path in run.iterdir():
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
-        with suppress(OSError):  # another run may have begun in the same parent
-            for folder in made:
-                folder.rmdir()
-        raise
+def _started_from(folder: Path, recipe: Recipe) -> Recipe:
+    """The recipe that trains a bundle further."""
+    bundle = Bundle.open(folder)
+    fixed = {"model.encoder": str(folder), "model.pooling": bundle.info.pooling, "model.head": "kept"}
+    for key, value in recipe.stated().items():
+        if value not in ("auto", fixed.get(key, value)):
+            raise BadInput(
+                f"{key} is {value!r} while the run starts from {folder}",
+                f"{fixed[key]!r}, as it is there",
+                "leave it out, or start from --encoder instead of --continue-from",
+            )
+    return recipe.with_values(fixed)
 
 
-def _free_name(table: Any) -> Path:
-    stem = Path(table).stem if isinstance(table, (str, Path)) else "table"
-    names = (Path("runs") / (stem if i == 1 else f"{stem}-{i}") for i in range(1, 1_000_000))
-    return next(path for path in names if not path.exists())
-
-
-def _notifier(journal: Journal, listener: Listener | None) -> Callable[..., None]:
+def _notifier(journal: Journal, listener: Listener | None, run: RunFolder) -> Notify:
     def notify(kind: str, **fields: Any) -> None:
         event = journal.append(kind, **fields)
+        run.begun = run.begun or kind == "step"
         if listener is not None:
             listener(event)
 
     return notify
 
 
-def _announce(notify: Callable[..., None], tables: Tables, run: Path) -> None:
+def _announce(notify: Notify, tables: Tables, run: RunFolder) -> None:
     notify(
         "data",
-        run=str(run),
+        run=str(run.path),
         found=tables.columns.found,
         split=tables.split_note,
         task=tables.label_set.task,
@@ -164,13 +281,3 @@ def _announce(notify: Callable[..., None], tables: Tables, run: Path) -> None:
         rows={name: len(part) for name, part in tables.splits.items()},
         versions=versions(),
     )
-
-
-def _write_identity(run: Path, recipe: Recipe, tables: Tables) -> None:
-    write_text_atomic(run / "recipe.yaml", recipe.to_yaml())
-    identity = {
-        "hash": identity_hash(tables.identity),
-        "splits": tables.identity,
-        "labels": tables.label_set.to_dict(),
-    }
-    write_json_atomic(run / "data.json", identity)

@@ -20,7 +20,8 @@ from tokenizers.processors import TemplateProcessing
 from transformers import BertConfig, BertModel
 
 from snapfit.core.errors import BadInput
-from snapfit.core.files import staged_folder, write_json_atomic
+from snapfit.core.files import write_json_atomic
+from snapfit.core.folders import staged_folder
 
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 _POSITIONS = 512

@@ -3,8 +3,8 @@
 An optimizer made before the weights are in, or before the model moved, trains tensors that nobody uses.
 """
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -97,6 +97,19 @@ def assemble(model: Classifier, report: LoadReport, recipe: Recipe, *, total_ste
         return torch.autocast(device, dtype=torch.bfloat16, enabled=bf16)
 
     return Assembly(model, report, plan, optimizer, schedule, autocast)
+
+
+@contextmanager
+def torch_as_wanted(recipe: Recipe) -> Iterator[None]:
+    """torch with the recipe's number of threads; afterwards threads and random generator are the caller's again."""
+    threads, generator_state = torch.get_num_threads(), torch.get_rng_state()
+    try:
+        if recipe.train.threads != "auto":
+            torch.set_num_threads(recipe.train.threads)
+        yield
+    finally:
+        torch.set_num_threads(threads)
+        torch.set_rng_state(generator_state)
 
 
 def pick_device() -> str:

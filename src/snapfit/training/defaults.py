@@ -90,6 +90,11 @@ def evaluations_per_epoch(epochs: float) -> int:
     return 2 if epochs <= 5 else 1
 
 
+def checkpoint_interval(total_steps: int) -> int:
+    """A twentieth of the run, within 100 and 1,000 steps: what a kill can cost at most."""
+    return min(max(total_steps // 20, 100), 1_000)
+
+
 Rules = list[tuple[str, Callable[[dict[str, Any]], Resolved]]]
 """(key, rule): a rule sees the values resolved before it."""
 
@@ -148,8 +153,23 @@ def _run_rules(recipe: Recipe, facts: Facts) -> Rules:
             "loss.label_smoothing",
             lambda known: (label_smoothing(facts.task, facts.n_outputs), f"{facts.n_outputs} outputs"),
         ),
-        ("log.every_steps", lambda known: (max(1, steps(known) // 50), "about fifty lines a run")),
+        ("checkpoint.every_steps", lambda known: (checkpoint_interval(steps(known)), f"{steps(known):,} steps")),
+        ("log.interval_steps", lambda known: (max(1, steps(known) // 50), "about fifty lines a run")),
     ]
+
+
+SETTLED_KEYS = (
+    *("model.pooling", "train.precision", "train.threads", "length.max_tokens", "train.batch", "train.epochs"),
+    *("train.evaluations_per_epoch", "train.patience", "train.metric", "optim.lr", "optim.head_lr_factor"),
+    *("optim.layer_ratio", "loss.label_smoothing", "checkpoint.every_steps", "log.interval_steps"),
+)
+"""The keys that `resolve` settles where they are `auto`."""
+
+
+def is_resolved(recipe: Recipe) -> bool:
+    """Whether `resolve` would have nothing to settle."""
+    values = recipe.to_dict()
+    return not any(values[section][field] == "auto" for section, field in (key.split(".") for key in SETTLED_KEYS))
 
 
 def resolve(recipe: Recipe, facts: Facts) -> tuple[Recipe, dict[str, str]]:
@@ -166,11 +186,12 @@ def resolve(recipe: Recipe, facts: Facts) -> tuple[Recipe, dict[str, str]]:
         if value == "auto":
             value, reasons[key] = rule(known)
         known[key] = value
-    _check_metric(known["train.metric"], facts.task)
+    check_metric(known["train.metric"], facts.task)
     return recipe.with_values({key: known[key] for key in reasons}), reasons
 
 
-def _check_metric(metric: str, task: Task) -> None:
+def check_metric(metric: str, task: Task) -> None:
+    """Raises BadInput for a metric that the task does not have."""
     usable = metrics_of(task)
     if metric not in usable:
         raise BadInput(

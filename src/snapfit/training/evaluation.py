@@ -1,9 +1,10 @@
 """Scoring a split with the code that also serves: the predictor's batching, the core's scores and metrics."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,9 +12,10 @@ import torch
 from snapfit.core.labels import LabelSet
 from snapfit.core.metrics import compute_metrics
 from snapfit.core.scores import logits_to_scores
+from snapfit.data.batches import Batch
 from snapfit.nn.backend import TorchBackend
 from snapfit.nn.classifier import Classifier
-from snapfit.runtime.predictor import batched_logits
+from snapfit.runtime.predictor import Backend, batched_logits
 from snapfit.training.loop import Examples
 
 
@@ -31,15 +33,20 @@ def evaluate(
     label_set: LabelSet,
     *,
     autocast: Callable[[], AbstractContextManager[object]],
-) -> Evaluation:
+    stop: Callable[[], bool] = lambda: False,
+) -> Evaluation | None:
     """Metrics of a model on a split; the model is left in evaluation mode.
 
     label_set: a regression's standardised logits and targets are brought back to its units before anything is
-    measured. autocast: makes the context of the forward pass.
+    measured. autocast: makes the context of the forward pass. stop: asked before each batch; None is returned as soon
+    as it says yes.
     """
-    backend = TorchBackend(model, device=next(model.parameters()).device.type)
-    with autocast():
-        logits = batched_logits(backend, examples.tokens, pad_id=examples.pad_id)
+    backend = _Stoppable(TorchBackend(model, device=next(model.parameters()).device.type), stop)
+    try:
+        with autocast():
+            logits = batched_logits(backend, examples.tokens, pad_id=examples.pad_id)
+    except _Stopped:
+        return None
     targets = examples.targets
     if label_set.task == "regression":
         logits = logits * label_set.target_scale + label_set.target_mean
@@ -48,19 +55,36 @@ def evaluate(
     return Evaluation(scores, compute_metrics(label_set.task, scores, targets))
 
 
+class _Stopped(Exception):
+    """The evaluation was asked to stop."""
+
+
+class _Stoppable:
+    """A backend that asks before each batch whether to go on."""
+
+    def __init__(self, backend: Backend, stop: Callable[[], bool]) -> None:
+        self._backend, self._stop = backend, stop
+
+    def logits(self, batch: Batch) -> np.ndarray:
+        if self._stop():
+            raise _Stopped
+        return self._backend.logits(batch)
+
+
 class BestWeights:
     """The weights of the best evaluation so far, held on the CPU.
 
     is_better: (new, old) -> bool. Of evaluations with equal values the one with the lower negative log-likelihood is
     better, where the task has one: it is the more certain of what it gets right. Of equal ones the earliest stays.
-    Attributes: value and step of the best one (None and 0 before any), and how many evaluations came since.
+    Attributes: value and step of the best one (None and 0 before any), how many evaluations came since, and weights,
+    whose tensors never change.
     """
 
     def __init__(self, is_better: Callable[[float, float], bool]) -> None:
         self._is_better = is_better
-        self._weights: dict[str, torch.Tensor] = {}
-        self.value: float | None = None
         self._nll = math.inf
+        self.weights: dict[str, torch.Tensor] = {}
+        self.value: float | None = None
         self.step = 0
         self.evaluations_since = 0
 
@@ -71,11 +95,23 @@ class BestWeights:
             self.evaluations_since += 1
             return False
         self._nll = nll
-        self._weights = {name: tensor.detach().cpu().clone() for name, tensor in model.state_dict().items()}
+        self.weights = {name: tensor.detach().cpu().clone() for name, tensor in model.state_dict().items()}
         self.value, self.step, self.evaluations_since = value, step, 0
         return True
 
-    def restore(self, model: Classifier) -> None:
-        """Put the held weights back into the model; nothing happens when none are held."""
-        if self._weights:
-            model.load_state_dict(self._weights)
+    def put_into(self, model: Classifier) -> None:
+        """Put the held weights into the model; nothing happens when none are held."""
+        if self.weights:
+            model.load_state_dict(self.weights)
+
+    def to_dict(self) -> dict[str, Any]:
+        """All but the weights, as plain values."""
+        nll = self._nll if math.isfinite(self._nll) else None
+        return {"value": self.value, "step": self.step, "evaluations_since": self.evaluations_since, "nll": nll}
+
+    def restore(self, values: Mapping[str, Any], weights: Mapping[str, torch.Tensor]) -> None:
+        """Take over what `to_dict` gave, and the weights that belong to it."""
+        self.weights = dict(weights)
+        self.value, self.step = values["value"], int(values["step"])
+        self.evaluations_since = int(values["evaluations_since"])
+        self._nll = math.inf if values["nll"] is None else float(values["nll"])

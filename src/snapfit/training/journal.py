@@ -8,9 +8,10 @@ JSON has no NaN: a number that is not finite becomes null, and `<field>_text` be
 
 import json
 import math
+import os
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from os import PathLike, fspath
 from pathlib import Path
 from types import TracebackType
@@ -19,6 +20,9 @@ from typing import Any
 from snapfit.core.errors import BadInput, WorkFailed
 
 Event = dict[str, Any]
+
+_OF_A_STEP = ("evaluation", "checkpoint", "checkpoint_failed", "fault", "memory", "collapsed", "early_stop", "final")
+"""Kinds of events, beside "step", that tell of the step in their field `step`."""
 
 
 class Journal:
@@ -69,6 +73,11 @@ class Journal:
         """Write an event given as a mapping with its `kind`: the journal as a callback."""
         self.append(str(event["kind"]), **{key: value for key, value in event.items() if key != "kind"})
 
+    def sync(self) -> None:
+        """Make what was written so far survive a power cut. Raises OSError when it cannot be."""
+        with self._lock:
+            os.fsync(self._file.fileno())
+
     def close(self) -> None:
         """Close the file; closing again does nothing."""
         with self._lock:
@@ -98,6 +107,27 @@ def read_journal(path: str | PathLike[str]) -> list[Event]:
             "check the path",
         ) from None
     return _parse(content, Path(path))[0]
+
+
+def settled_events(events: Iterable[Event]) -> list[Event]:
+    """The events of what became of a run: those of steps that were undone and done again stand only once.
+
+    A run that is continued, or that goes back because numbers went wrong, writes `resume` or `rollback` with the step
+    that it goes on from; what it had told about later steps no longer holds.
+    """
+    settled: list[Event] = []
+    for event in events:
+        if event["kind"] in ("resume", "rollback"):
+            settled = [one for one in settled if _step_of(one) <= event["step"]]
+        settled.append(event)
+    return settled
+
+
+def _step_of(event: Event) -> int:
+    """The step that an event tells of; 0 for those that are of no step."""
+    if event["kind"] == "step":
+        return int(event["number"])
+    return int(event["step"]) if event["kind"] in _OF_A_STEP else 0
 
 
 def _parse(content: bytes, path: Path) -> tuple[list[Event], int]:

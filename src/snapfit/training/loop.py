@@ -1,12 +1,13 @@
 """The training loop: a generator that yields after every optimizer step.
 
 It knows a model, data, an optimizer and a schedule; it knows no files, metrics or loggers. Whoever iterates decides
-when to evaluate, log, save and stop. Its whole state is (seed, epoch, position) and the optimizer's: the data order
-and the randomness of a step are functions of them, so that a run can begin at any step.
+when to evaluate, log, save and stop, and what to do about a step that went wrong. Its whole state is (seed, epoch,
+position) and the optimizer's: the data order and the randomness of a step are functions of them, so that a run can
+begin at any step.
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
@@ -15,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from snapfit.core.errors import WorkFailed
-from snapfit.data.batches import micro_batches, pad, step_rows
+from snapfit.data.batches import balanced_draw, micro_batches, pad, step_rows
 from snapfit.data.tokenizer import TokenIds
 
 LossSum = Callable[[Tensor, Tensor], Tensor]
@@ -38,23 +39,29 @@ class Examples:
 class DataOrder:
     """Which rows every step takes: a pure function of these fields and (epoch, position).
 
-    lengths: tokens of each row. step_size: rows of an optimizer step. token_budget: see `batches.step_rows`.
+    lengths: tokens of each row. step_size: rows of an optimizer step. token_budget, window: see `batches.step_rows`.
+    classes: of each row, to draw an epoch's rows evenly from (see `batches.balanced_draw`); None takes every row once.
     """
 
     lengths: np.ndarray
     step_size: int
     seed: int
     token_budget: int | None = None
+    window: int = 64
+    classes: np.ndarray | None = None
 
     def steps(self, epoch: int) -> list[np.ndarray]:
         """The rows of every step of an epoch, in order."""
-        return step_rows(
-            self.lengths,
+        drawn = None if self.classes is None else balanced_draw(self.classes, seed=self.seed, epoch=epoch)
+        steps = step_rows(
+            self.lengths if drawn is None else self.lengths[drawn],
             seed=self.seed,
             epoch=epoch,
             step_size=self.step_size,
             token_budget=self.token_budget,
+            window=self.window,
         )
+        return steps if drawn is None else [drawn[rows] for rows in steps]
 
     def total_steps(self, epochs: float) -> int:
         """Steps in `epochs` epochs, a part of an epoch rounded; at least 1."""
@@ -76,8 +83,11 @@ class Step:
     """What an optimizer step did.
 
     number: steps done, counted from 1. epoch, position: the place of its rows in the data order.
-    loss: mean over the step's rows. grad_norm: before clipping. lr_multiplier: of the schedule.
-    rows, tokens: how many went through, padding not counted.
+    loss: mean over the step's rows. grad_norm: before clipping; group_norms: by name of the parameter group.
+    lr_multiplier: of the schedule. rows, tokens: how many went through, padding not counted.
+    micro_batches: the most parts that a step is cut into by now; memory that ran out raises it.
+    fault: what went wrong, or None. "loss" and "gradient": not finite; "spike": a loss that was not accepted; nothing
+        was applied then. "weights": the update left a weight that is not finite.
     """
 
     number: int
@@ -85,9 +95,12 @@ class Step:
     position: int
     loss: float
     grad_norm: float
+    group_norms: dict[str, float]
     lr_multiplier: float
     rows: int
     tokens: int
+    micro_batches: int
+    fault: str | None = None
 
 
 @dataclass(frozen=True)
@@ -96,12 +109,14 @@ class StepSettings:
 
     accumulate: micro-batches that a step is cut into. max_grad_norm: clip above it; 0 does not clip.
     seed: of dropout. autocast: makes the context of the forward pass.
+    accepts: whether a step's finite loss may be learnt from.
     """
 
     accumulate: int
     max_grad_norm: float
     seed: int
     autocast: Callable[[], AbstractContextManager[object]]
+    accepts: Callable[[float], bool] = lambda loss: True
 
 
 def optimizer_steps(
@@ -123,33 +138,79 @@ def optimizer_steps(
     schedule: step (from 0) -> multiplier of each group's "base_lr".
     epoch, position: the place in the data order that `first_step` begins at.
     The model is put into training mode before each step, so that callers may evaluate in between.
-    Raises WorkFailed at the step whose loss or gradient is not finite; its update is not applied.
+    A step whose numbers go wrong changes nothing and says so by its `fault`. When memory runs out the step is begun
+    again in smaller parts, with the same rows and rates; WorkFailed is raised when single rows are still too much.
     """
     walk = order.walk(epoch, position)
+    parts = settings.accumulate
     for number in range(first_step, last_step):
         epoch, position, rows = next(walk)
         multiplier = schedule(number)
         for group in optimizer.param_groups:
             group["lr"] = group["base_lr"] * multiplier
         model.train()
-        torch.manual_seed(step_seed(settings.seed, number))
         # ---------------------------------------------------------------- one step
-        loss = 0.0
-        for part in micro_batches(rows, settings.accumulate):
+        loss = None
+        while loss is None:
+            torch.manual_seed(step_seed(settings.seed, number))
+            loss = _gradients(model, examples, rows, parts, loss_sum, settings)
+            if loss is None:
+                optimizer.zero_grad(set_to_none=True)
+                parts = _more_parts(parts, len(rows), number + 1)
+        norms = group_norms(optimizer)
+        grad_norm = math.hypot(*norms.values())
+        fault = _fault(loss, grad_norm, settings.accepts)
+        if fault is None:
+            clip_gradients(optimizer, settings.max_grad_norm, grad_norm)
+            optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        if fault is None and not all_finite(p for group in optimizer.param_groups for p in group["params"]):
+            fault = "weights"
+        # ------------------------------------------------------------------------
+        n_tokens = int(examples.tokens.lengths[rows].sum())
+        yield Step(number + 1, epoch, position, loss, grad_norm, norms, multiplier, len(rows), n_tokens, parts, fault)
+
+
+def _gradients(
+    model: nn.Module, examples: Examples, rows: np.ndarray, parts: int, loss_sum: LossSum, settings: StepSettings
+) -> float | None:
+    """Accumulate the step's gradients; returns its mean loss, or None when memory ran out on the way."""
+    loss = 0.0
+    try:
+        for part in micro_batches(rows, parts):
             part_loss = _forward(model, examples, part, loss_sum, settings) / len(rows)
             torch.autograd.backward(part_loss)
             loss += part_loss.item()
-        grad_norm = clip_gradients(optimizer, settings.max_grad_norm)
-        if not (math.isfinite(loss) and math.isfinite(grad_norm)):
-            raise WorkFailed(
-                f"step {number + 1}: the loss is {loss:.4g} and the gradient's norm {grad_norm:.4g}; "
-                "lower optim.lr, or look for damaged rows"
-            )
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        # ------------------------------------------------------------------------
-        n_tokens = int(examples.tokens.lengths[rows].sum())
-        yield Step(number + 1, epoch, position, loss, grad_norm, multiplier, len(rows), n_tokens)
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        return None
+    return loss
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory ran out, on a GPU or on the CPU."""
+    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "can't allocate memory" in str(error)
+
+
+def _more_parts(parts: int, rows: int, number: int) -> int:
+    """Twice as many micro-batches for a step of so many rows."""
+    if parts >= rows:
+        raise WorkFailed(
+            f"step {number}: memory ran out although every row is a micro-batch of its own; "
+            "lower length.max_tokens, or take a smaller encoder"
+        )
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    return min(2 * parts, rows)
+
+
+def _fault(loss: float, grad_norm: float, accepts: Callable[[float], bool]) -> str | None:
+    if not math.isfinite(loss):
+        return "loss"
+    if not math.isfinite(grad_norm):
+        return "gradient"
+    return None if accepts(loss) else "spike"
 
 
 def step_seed(seed: int, step: int) -> int:
@@ -157,15 +218,31 @@ def step_seed(seed: int, step: int) -> int:
     return int(np.random.SeedSequence((seed, step)).generate_state(1, np.uint64)[0] >> 1)
 
 
-def clip_gradients(optimizer: torch.optim.Optimizer, max_norm: float) -> float:
-    """Scale all gradients so that their joint norm is at most `max_norm` (0: leave them); returns the norm before."""
-    gradients = [p.grad for g in optimizer.param_groups for p in g["params"] if p.grad is not None]
-    total = torch.nn.utils.get_total_norm(gradients)
-    norm = total.item()
+def group_norms(optimizer: torch.optim.Optimizer) -> dict[str, float]:
+    """The norm of the gradients of each parameter group, by the group's name; 0 for one without gradients.
+
+    Norms of tensors are taken in float32 and joined in float64.
+    """
+    squares: dict[str, float] = {}
+    named = [(group["name"], p.grad) for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+    norms = torch._foreach_norm([gradient for _, gradient in named]) if named else []
+    values = torch.stack([norm.float() for norm in norms]).tolist() if norms else []
+    for (name, _), value in zip(named, values, strict=True):
+        squares[name] = squares.get(name, 0.0) + value * value
+    return {str(g["name"]): math.sqrt(squares.get(g["name"], 0.0)) for g in optimizer.param_groups}
+
+
+def clip_gradients(optimizer: torch.optim.Optimizer, max_norm: float, norm: float) -> None:
+    """Scale all gradients, whose joint norm is `norm`, so that it is at most `max_norm` (0: leave them)."""
     if 0 < max_norm < norm:
-        parameters = [p for g in optimizer.param_groups for p in g["params"]]
-        torch.nn.utils.clip_grads_with_norm_(parameters, max_norm, total)
-    return norm
+        gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+        torch._foreach_mul_(gradients, max_norm / (norm + 1e-6))  # as torch.nn.utils.clip_grad_norm_ does
+
+
+def all_finite(tensors: Iterable[Tensor]) -> bool:
+    """Whether the norm of every tensor is finite, and so every number in it: one fast pass, without a copy."""
+    norms = torch._foreach_norm([tensor.detach() for tensor in tensors])
+    return not norms or bool(torch.stack([norm.float() for norm in norms]).isfinite().all())
 
 
 def _forward(

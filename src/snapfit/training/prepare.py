@@ -9,7 +9,8 @@ import numpy as np
 
 from snapfit.core.errors import BadInput
 from snapfit.core.labels import LabelSet
-from snapfit.core.recipe import DataSection, Recipe, settled
+from snapfit.core.recipe import Recipe, settled
+from snapfit.core.recipe_sections import DataSection
 from snapfit.data.columns import Columns
 from snapfit.data.records import Records, read_records
 from snapfit.data.splits import train_valid_split

@@ -1,0 +1,215 @@
+"""The folder of a run: how it begins, who may write to it, and what it says about itself.
+
+request.json    what was asked for: tables and settings as given        recipe.yaml     every setting, resolved
+data.json       identity of data, splits and labels                     journal.jsonl   one event a line
+checkpoints/    the state of the training                               bundle/         what ships
+result.json     written last, when no step is left to do
+"""
+
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from snapfit.core.errors import BadInput, Interrupted, SnapfitError
+from snapfit.core.files import read_json, write_json_atomic, write_text_atomic
+from snapfit.core.folders import remove_leftovers
+from snapfit.core.recipe import Recipe, load_recipe
+from snapfit.runtime.bundle import Bundle
+from snapfit.training.journal import read_journal
+from snapfit.training.prepare import Tables, identity_hash
+
+KIND, FORMAT = "snapfit run", 1
+TABLES = ("train", "valid", "test")
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a run was asked for. tables: absolute paths by split; None for one that was no file. recipe: as given."""
+
+    tables: dict[str, str | None]
+    recipe: Recipe
+
+
+class RunFolder:
+    """One run's folder, whether it was finished or not.
+
+    path: of the folder. Attributes: begun, set by whoever trains as soon as there is something to keep.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.begun = False
+
+    @property
+    def bundle(self) -> Path:
+        return self.path / "bundle"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    @property
+    def journal(self) -> Path:
+        return self.path / "journal.jsonl"
+
+    @property
+    def is_run(self) -> bool:
+        """Whether a run was begun here."""
+        return (self.path / "request.json").is_file()
+
+    # ---------------------------------------------------------------- what was asked for and settled
+
+    def write_request(self, sources: Mapping[str, Any], recipe: Recipe) -> None:
+        """Note what was asked for, before anything else is written."""
+        tables = {
+            split: str(Path(source).absolute()) if isinstance(source, str | Path) else None
+            for split, source in sources.items()
+            if source is not None
+        }
+        stated: dict[str, dict[str, Any]] = {}
+        for key, value in recipe.stated().items():
+            section, _, name = key.partition(".")
+            stated.setdefault(section, {})[name] = value
+        values = {"kind": KIND, "format": FORMAT, "tables": tables, "recipe": stated}
+        write_json_atomic(self.path / "request.json", values)
+
+    def request(self) -> Request:
+        """What the run was asked for. Raises BadInput when it cannot be read."""
+        path = self.path / "request.json"
+        values = read_json(path)
+        if not isinstance(values, dict) or values.get("kind") != KIND or values.get("format") != FORMAT:
+            raise BadInput(f"{path} is not that of a run", f"{KIND!r}, format {FORMAT}", "pip install -U snapfit")
+        tables, recipe = values.get("tables"), values.get("recipe")
+        if not isinstance(tables, dict) or not isinstance(recipe, dict):
+            raise BadInput(f"{path} has no tables or no recipe", "both of them", "restore the file")
+        return Request({str(split): source for split, source in tables.items()}, Recipe.from_dict(recipe))
+
+    def write_settled(self, recipe: Recipe, tables: Tables) -> None:
+        """recipe.yaml and data.json; a folder with an encoder is named so that it is found from anywhere."""
+        folder = Path(recipe.model.encoder).expanduser()
+        if recipe.model.encoder != "starter" and folder.is_dir():
+            recipe = recipe.with_values({"model.encoder": str(folder.absolute())})
+        write_text_atomic(self.path / "recipe.yaml", recipe.to_yaml())
+        identity = {
+            "hash": identity_hash(tables.identity),
+            "splits": tables.identity,
+            "labels": tables.label_set.to_dict(),
+        }
+        write_json_atomic(self.path / "data.json", identity)
+
+    def recipe(self) -> Recipe:
+        """The run's settings: resolved if it came to that, else as they were asked for."""
+        path = self.path / "recipe.yaml"
+        return load_recipe(path, environment={}) if path.exists() else self.request().recipe
+
+    def reasons(self) -> dict[str, str]:
+        """Why each `auto` became what it is, as the journal says."""
+        try:
+            events = [event for event in read_journal(self.journal) if event["kind"] == "recipe"]
+        except SnapfitError:
+            return {}
+        return dict(events[-1]["reasons"]) if events else {}
+
+    # ---------------------------------------------------------------- how it ended
+
+    def write_result(self, values: Mapping[str, Any]) -> None:
+        """Say that the run is complete."""
+        write_json_atomic(self.path / "result.json", dict(values))
+
+    def result(self) -> dict[str, Any] | None:
+        """What the complete run came to; None while it is not complete, or when its bundle is damaged."""
+        try:
+            values = read_json(self.path / "result.json")
+            Bundle.open(self.bundle)
+        except SnapfitError:
+            return None
+        return values if isinstance(values, dict) else None
+
+
+def new_name(table: Any) -> Path:
+    """A free name below runs/, after the table's file."""
+    stem = Path(table).stem if isinstance(table, str | Path) else "table"
+    names = (Path("runs") / (stem if i == 1 else f"{stem}-{i}") for i in range(1, 1_000_000))
+    return next(path for path in names if not path.exists())
+
+
+@contextmanager
+def new_run(path: Path) -> Iterator[RunFolder]:
+    """A new run's folder, ours alone; taken away again, with all that was made for it, when nothing was begun in it.
+
+    Raises BadInput for a folder that is in use, and says how an unfinished run in it goes on.
+    """
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise _in_use(path)
+    made = [folder for folder in (path, *path.parents) if not folder.exists()]
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise BadInput(f"{path} cannot be made: {error.strerror}", "a folder that can be written", "--out") from error
+    run = RunFolder(path)
+    try:
+        with _locked(path):
+            yield run
+    except (BadInput, Interrupted):
+        if not run.begun:
+            for entry in path.iterdir():
+                shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+            with suppress(OSError):  # another run may have begun in the same parent
+                for folder in made:
+                    folder.rmdir()
+        raise
+
+
+@contextmanager
+def old_run(path: Path) -> Iterator[RunFolder]:
+    """A begun run's folder, ours alone, without what interrupted writes left in it.
+
+    Raises BadInput for a folder that is no run's, or that another process writes to.
+    """
+    run = RunFolder(path)
+    if not path.is_dir():
+        found = f"{path} is {'a file' if path.exists() else 'missing'}"
+        raise BadInput(found, "the folder of a run", "check --resume; give TRAIN too to begin a new run there")
+    if not run.is_run:
+        raise BadInput(f"{path} is not a run's folder", "a folder with request.json", "check --resume")
+    run.begun = True
+    with _locked(path):
+        remove_leftovers(path)
+        remove_leftovers(run.checkpoints)
+        yield run
+
+
+def _in_use(path: Path) -> BadInput:
+    if path.is_dir() and RunFolder(path).is_run:
+        state = "a finished run" if (path / "result.json").exists() else "an unfinished run"
+        return BadInput(
+            f"{path} exists already: {state}",
+            "a folder that does not exist yet",
+            f"continue it with `snapfit train --resume {path}`, or choose another with --out",
+        )
+    return BadInput(f"{path} exists already", "a folder that does not exist yet", "choose another with --out")
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Hold the folder for this process; the system lets go of it when the process ends, however it does."""
+    try:
+        import fcntl
+    except ImportError:  # a system without such locks
+        yield
+        return
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise BadInput(
+                f"{path} is being written by another process", "a run that nobody works on", "wait for it, or end it"
+            ) from error
+        yield
+    finally:
+        os.close(handle)

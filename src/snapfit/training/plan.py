@@ -1,0 +1,165 @@
+"""What a training will do, settled before its first step: encoder, tokens, resolved recipe, order of rows."""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from snapfit.core.errors import BadInput
+from snapfit.core.labels import LabelSet
+from snapfit.core.recipe import Recipe, settled
+from snapfit.data.tokenizer import TextTokenizer
+from snapfit.nn.encoder import EncoderSource, TokenizerFiles
+from snapfit.nn.families import max_positions
+from snapfit.training.assemble import build_model, layer_parameters, pick_device, torch_as_wanted
+from snapfit.training.defaults import Facts, check_metric, is_resolved, resolve
+from snapfit.training.identity import machine
+from snapfit.training.loop import DataOrder, Examples
+from snapfit.training.pooling_probe import choose_pooling
+from snapfit.training.precision import choose_precision
+from snapfit.training.prepare import Notify, Tables, encoder_limit, make_examples, open_encoder, tokenise
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A training that can begin.
+
+    recipe: resolved. reasons: why each `auto` became what it is. examples: by split. order: of the training rows.
+    total_steps: optimizer steps to the end. device: torch's device type.
+    """
+
+    tables: Tables
+    recipe: Recipe
+    reasons: dict[str, str]
+    source: EncoderSource
+    tokenizer: TextTokenizer
+    tokenizer_files: TokenizerFiles
+    examples: dict[str, Examples]
+    order: DataOrder
+    total_steps: int
+    device: str
+
+    @property
+    def label_set(self) -> LabelSet:
+        """The outputs of the classifier."""
+        return self.tables.label_set
+
+    def identity(self) -> dict[str, Any]:
+        """What this is a training of (see identity.py). Where the encoder lies is not part of it, what it is, is."""
+        recipe = self.recipe.to_dict()
+        recipe["model"] = {key: value for key, value in recipe["model"].items() if key != "encoder"}
+        encoder = {key: value for key, value in self.source.config.to_dict().items() if key != "transformers_version"}
+        return {
+            "recipe": recipe,
+            "data": {
+                split: {key: values[key] for key in ("rows", "texts", "labels")}
+                for split, values in self.tables.identity.items()
+            },
+            "labels": self.label_set.to_dict(),
+            "encoder": _digest(repr(sorted(encoder.items())).encode()),
+            "tokenizer": _digest(self.tokenizer_files.tokenizer_json),
+            "machine": machine(self.device),
+        }
+
+
+def make_plan(tables: Tables, recipe: Recipe, *, notify: Notify, reasons: Mapping[str, str] | None = None) -> Plan:
+    """Open the encoder, tokenise, and replace every `auto` of the recipe by what it means here.
+
+    notify: hears of notices and of the recipe. reasons: why settings that are resolved already are as they are.
+    Raises BadInput for settings that do not fit the data or the encoder.
+    """
+    source, files = open_encoder(recipe)
+    for notice in source.notices:
+        notify("notice", text=notice)
+    limit = recipe.length.max_tokens
+    tokenised = tokenise(tables, source, files, encoder_limit(source) if limit == "auto" else limit)
+    with torch_as_wanted(recipe):
+        recipe, found = _resolve(tables, recipe, source, make_examples(tables, tokenised)["train"])
+    found = {**(reasons or {}), **found}
+    notify("recipe", recipe=recipe.to_dict(), reasons=found)
+    if recipe.length.max_tokens != tokenised.tokenizer.max_tokens:
+        tokenised = tokenise(tables, source, files, settled(recipe.length.max_tokens))
+    examples = make_examples(tables, tokenised)
+    order = _data_order(recipe, examples["train"], tables.label_set)
+    return Plan(
+        tables=tables,
+        recipe=recipe,
+        reasons=found,
+        source=source,
+        tokenizer=tokenised.tokenizer,
+        tokenizer_files=files,
+        examples=examples,
+        order=order,
+        total_steps=order.total_steps(settled(recipe.train.epochs)),
+        device=pick_device(),
+    )
+
+
+def _resolve(tables: Tables, recipe: Recipe, source: EncoderSource, train: Examples) -> tuple[Recipe, dict[str, str]]:
+    """Measure what the defaults depend on, and replace every `auto`."""
+    label_set = tables.label_set
+    stated = recipe.to_dict()["data"]
+    found = {key: _FOUND[key] for key in tables.settings if stated[key.partition(".")[2]] == "auto"}
+    recipe = recipe.with_values(tables.settings)
+    if is_resolved(recipe):
+        check_metric(settled(recipe.train.metric), label_set.task)
+        return recipe, found
+    names = list(label_set.names)
+    probe, _ = build_model(
+        recipe.with_values({"model.head": "fresh"}), source, task=label_set.task, label_names=names, pooling="mean"
+    )
+    pooling: tuple[Any, str] = (recipe.model.pooling, "stated")
+    if recipe.model.pooling == "auto":
+        choice = choose_pooling(probe, train, label_set, seed=recipe.data.split_seed)
+        pooling = (choice.pooling, choice.reason)
+    facts = Facts(
+        task=label_set.task,
+        n_rows=len(train.tokens),
+        n_outputs=label_set.n_outputs,
+        lengths=train.tokens.lengths,
+        layer_parameters=layer_parameters(probe),
+        max_positions=max_positions(source.config),
+        precision=choose_precision(pick_device()) if recipe.train.precision == "auto" else ("fp32", "stated"),
+        pooling=pooling,
+        threads=torch.get_num_threads(),
+    )
+    resolved, reasons = resolve(recipe, facts)
+    return resolved, found | reasons
+
+
+_FOUND = {
+    **dict.fromkeys(("data.text", "data.pair", "data.label", "data.task"), "found in the training table"),
+    "data.valid_fraction": "a tenth up to 500 rows, then a twentieth up to 2,000; 0 with a validation table",
+}
+"""Why the data section became what it is, where it was `auto`."""
+
+
+def _data_order(recipe: Recipe, train: Examples, label_set: LabelSet) -> DataOrder:
+    return DataOrder(
+        lengths=train.tokens.lengths,
+        step_size=settled(recipe.train.batch) * recipe.train.accumulate,
+        seed=recipe.train.seed,
+        token_budget=recipe.train.token_budget,
+        window=recipe.train.window,
+        classes=None if recipe.train.sampling == "all" else _classes(train.targets, label_set),
+    )
+
+
+def _classes(targets: np.ndarray, label_set: LabelSet) -> np.ndarray:
+    """The class of each row for balanced sampling; of several labels the rarest, and without any a class of its own."""
+    if label_set.task == "regression":
+        raise BadInput(
+            "train.sampling is 'balanced' for a regression", "a task with classes", "--set train.sampling=all"
+        )
+    if label_set.task == "single":
+        return targets
+    counts = label_set.counts(targets)
+    ranked = np.where(targets > 0, counts, len(targets) + 1)
+    return np.where(targets.any(axis=1), ranked.argmin(axis=1), label_set.n_outputs)
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()

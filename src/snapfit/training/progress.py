@@ -1,0 +1,51 @@
+"""What a training has come to: everything that decides how it goes on, beside the weights and the optimizer."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from snapfit.training.evaluation import BestWeights
+from snapfit.training.guard import Guard
+
+_NUMBERS = ("step", "epoch", "position", "tokens", "micro_batches")
+
+
+@dataclass
+class Progress:
+    """The state of a training between two steps.
+
+    best: of the validation split. guard: what went wrong so far. micro_batches: parts that a step is cut into.
+    step: optimizer steps done. epoch, position: the place of the next step in the data order. tokens: seen so far.
+    seconds: spent in training. evaluated: whether the evaluation that is due after `step` was made.
+    """
+
+    best: BestWeights
+    guard: Guard
+    micro_batches: int
+    step: int = 0
+    epoch: int = 0
+    position: int = 0
+    tokens: int = 0
+    seconds: float = 0.0
+    evaluated: bool = True
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for a checkpoint; the best weights are stored beside them."""
+        return {
+            **{name: getattr(self, name) for name in _NUMBERS},
+            "seconds": round(self.seconds, 3),
+            "evaluated": self.evaluated,
+            "best": self.best.to_dict(),
+            "guard": self.guard.to_dict(),
+        }
+
+    def restore(self, values: Mapping[str, Any], best_weights: Mapping[str, Tensor]) -> None:
+        """Take over what `to_dict` gave."""
+        for name in _NUMBERS:
+            setattr(self, name, int(values[name]))
+        self.seconds = float(values["seconds"])
+        self.evaluated = bool(values["evaluated"])
+        self.best.restore(values["best"], best_weights)
+        self.guard.restore(values["guard"])

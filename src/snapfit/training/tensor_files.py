@@ -1,0 +1,74 @@
+"""Tensors to safetensors files, hashed while they are written; and back.
+
+safetensors' own writer hashes nothing and holds Python's interpreter lock while it writes; here another thread can
+write hundreds of megabytes while training goes on. The files are those of the format, read by safetensors itself.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from snapfit.core.errors import BadInput
+
+_CHUNK_BYTES = 4 * 1024 * 1024
+_DTYPES = {
+    torch.float64: "F64",
+    torch.float32: "F32",
+    torch.float16: "F16",
+    torch.bfloat16: "BF16",
+    torch.int64: "I64",
+    torch.int32: "I32",
+    torch.int16: "I16",
+    torch.int8: "I8",
+    torch.uint8: "U8",
+    torch.bool: "BOOL",
+}
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> str:
+    """Write tensors, which are contiguous and on the CPU, to a new file and sync it; returns the SHA-256.
+
+    Equal tensors give equal bytes. Raises OSError when the file cannot be written, KeyError for a dtype that the
+    format does not have.
+    """
+    names = sorted(tensors, key=lambda name: (-tensors[name].element_size(), name))  # so that all are aligned
+    header: dict[str, object] = {"__metadata__": {"format": "pt"}}
+    end = 0
+    for name in names:
+        tensor = tensors[name]
+        start, end = end, end + tensor.numel() * tensor.element_size()
+        header[name] = {"dtype": _DTYPES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [start, end]}
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    digest = hashlib.sha256()
+    with open(path, "xb") as file:
+        head = memoryview(len(text).to_bytes(8, "little") + text)
+        for block in (head, *(_bytes(tensors[name]) for name in names)):
+            for start in range(0, len(block), _CHUNK_BYTES):
+                chunk = block[start : start + _CHUNK_BYTES]
+                file.write(chunk)
+                digest.update(chunk)
+        file.flush()
+        os.fsync(file.fileno())
+    return digest.hexdigest()
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors file, on the CPU. Raises BadInput when it cannot be read."""
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise BadInput(f"{path} cannot be read: {error}", "a safetensors file", "copy it again") from error
+
+
+def _bytes(tensor: Tensor) -> memoryview:
+    if tensor.numel() == 0:
+        return memoryview(b"")
+    return tensor.detach().reshape(-1).view(torch.uint8).numpy().data
