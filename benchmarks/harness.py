@@ -78,7 +78,10 @@ def table(header: list[str], rows: list[list[str]]) -> str:
 
 
 def check_floors(benchmark: str, measured: Mapping[str, float]) -> list[str]:
-    """Sentences about the floors of a benchmark that `measured` misses; what was not measured counts as missed."""
+    """Sentences about the limits of a benchmark that `measured` misses; what was not measured counts as missed.
+
+    A limit is a floor, which the figure must reach, or a ceiling, which it must stay below.
+    """
     try:
         import tomllib
     except ModuleNotFoundError:  # Python 3.10
@@ -87,6 +90,8 @@ def check_floors(benchmark: str, measured: Mapping[str, float]) -> list[str]:
     missed = []
     for name, entry in floors.items():
         value = measured.get(name)
-        if value is None or value < entry["floor"]:
-            missed.append(f"{name}: measured {value if value is not None else 'nothing'}, floor {entry['floor']}")
+        kind = "floor" if "floor" in entry else "ceiling"
+        holds = value is not None and (value >= entry[kind] if kind == "floor" else value < entry[kind])
+        if not holds:
+            missed.append(f"{name}: measured {'nothing' if value is None else value}, {kind} {entry[kind]}")
     return missed

@@ -1,0 +1,145 @@
+"""What checkpoints cost: how long a save holds training up, what saving adds to a run, how fast a run goes on.
+
+    python benchmarks/checkpoint_cost.py --json benchmarks/results/checkpoint_cost.json
+    python benchmarks/checkpoint_cost.py --quick                      fewer and shorter runs
+
+Banking77 with the starter encoder. Runs that save every 100 steps and runs that save only their first and last state
+take turns; what counts is the median of the pairs' ratios, between the end of step 20 and the last step but one, so
+that neither building nor the last save is in it. Nothing else heavy may run meanwhile: the load is printed.
+"""
+
+import argparse
+import os
+import statistics
+import sys
+import tempfile
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import snapfit
+from harness import ROOT, Results, base_parser, check_floors, machine, table
+from snapfit.nn.encoder import find_encoder
+from snapfit.training.assemble import build_model
+
+BENCHMARK = "checkpoint_cost"
+SKIPPED_STEPS = 20
+
+
+class Clock:
+    """A listener that notes when each step ended and what the saves said."""
+
+    def __init__(self, stop_after: int | None = None) -> None:
+        self.step_ended: dict[int, float] = {}
+        self.blocked: list[float] = []
+        self.saved: list[float] = []
+        self._stop_after = stop_after
+
+    def __call__(self, event: dict[str, Any]) -> None:
+        if event["kind"] == "step":
+            self.step_ended[event["number"]] = time.perf_counter()
+            if self._stop_after is not None and event["number"] >= self._stop_after:
+                raise _Enough
+        elif event["kind"] == "checkpoint" and event["step"] > 0:
+            self.blocked.append(event["blocked_seconds"])
+            self.saved.append(event["seconds"])
+
+    @property
+    def seconds(self) -> float:
+        """From the end of step SKIPPED_STEPS to that of the last step but one."""
+        return self.step_ended[max(self.step_ended) - 1] - self.step_ended[SKIPPED_STEPS]
+
+
+class _Enough(Exception):
+    """The part of a run that is timed is over."""
+
+
+def run(data: Path, out: Path, *, epochs: float, every_steps: int | str, clock: Clock, **options: Any) -> None:
+    """One training on Banking77."""
+    settings = {"epochs": epochs, "checkpoint__every_steps": every_steps, "log__interval_steps": 1}
+    settings |= {"evaluations_per_epoch": 1, "seed": 1}
+    source = {} if "resume" in options else {"table": data / "banking77/train.csv", "out": out}
+    snapfit.train(**source, listener=clock, **(options if "resume" in options else settings | options))
+
+
+def measure(data: Path, *, pairs: int, epochs: float) -> dict[str, Any]:
+    """All figures, from runs that take turns."""
+    ratios, blocked, saved = [], [], []
+    with tempfile.TemporaryDirectory(prefix="snapfit-cost-") as folder:
+        work = Path(folder)
+        for pair in range(pairs):
+            clocks = {}
+            order = [("with", 100), ("without", "none")]
+            for name, every_steps in order if pair % 2 == 0 else reversed(order):
+                clocks[name] = Clock()
+                run(data, work / f"{name}-{pair}", epochs=epochs, every_steps=every_steps, clock=clocks[name])
+            ratios.append(clocks["with"].seconds / clocks["without"].seconds)
+            blocked += clocks["with"].blocked
+            saved += clocks["with"].saved
+            print(f"pair {pair + 1}: {ratios[-1]:.4f}, load {os.getloadavg()[0]:.2f}", flush=True)
+        resumed = [resume_seconds(data, work / f"resumed-{i}") for i in range(3)]
+    return {
+        "ratios": ratios,
+        "cost_percent": 100 * (statistics.median(ratios) - 1),
+        "blocked_seconds": statistics.median(blocked),
+        "blocked_seconds_most": max(blocked),
+        "save_seconds": statistics.median(saved),
+        "saves": len(blocked),
+        "resume_seconds": statistics.median(total for total, _ in resumed),
+        "load_seconds": statistics.median(load for _, load in resumed),
+        "resume_seconds_beyond_load": statistics.median(total - load for total, load in resumed),
+        "threads": torch.get_num_threads(),
+    }
+
+
+def resume_seconds(data: Path, out: Path) -> tuple[float, float]:
+    """Seconds from the call that resumes to the end of the first step; and those that loading the model takes alone."""
+    with suppress(_Enough):
+        run(data, out, epochs=1, every_steps=25, clock=Clock(stop_after=60))
+    start = time.perf_counter()
+    clock = Clock(stop_after=1)
+    with suppress(_Enough):
+        run(data, out, epochs=1, every_steps=25, clock=clock, resume=out)
+    total = clock.step_ended[min(clock.step_ended)] - start
+    recipe = snapfit.load_recipe(out / "recipe.yaml", environment={})
+    start = time.perf_counter()
+    names = [str(i) for i in range(77)]
+    build_model(recipe, find_encoder("starter"), task="single", label_names=names, pooling="mean")
+    return total, time.perf_counter() - start
+
+
+def main() -> None:
+    """Measure, print, keep, and hold the figures against their limits."""
+    parser = base_parser(__doc__ or "")
+    parser.add_argument(
+        "--data", type=Path, default=Path(os.environ.get("SNAPFIT_REAL_DATA", ROOT.parent / "shared/data"))
+    )
+    arguments: argparse.Namespace = parser.parse_args()
+    if not (arguments.data / "banking77").exists():
+        sys.exit(f"Banking77 is not in {arguments.data}; --data names another place")
+    pairs, epochs = (2, 0.5) if arguments.quick else (5, 1.0)
+    results = Results(arguments.json)
+    if BENCHMARK not in results.runs or arguments.quick:
+        results.add(BENCHMARK, measure(arguments.data, pairs=pairs, epochs=epochs))
+    figures = results.runs[BENCHMARK]
+    print(f"\nmachine: {machine()}\n")
+    rows = [
+        ["a save holds training up, median", f"{figures['blocked_seconds']:.3f} s", "< 0.3 s"],
+        ["a save holds training up, longest", f"{figures['blocked_seconds_most']:.3f} s", ""],
+        ["a save until it is safe on disk, median", f"{figures['save_seconds']:.2f} s", ""],
+        ["saving every 100 steps adds, median of pairs", f"{figures['cost_percent']:.2f} %", "< 3 %"],
+        ["spread of the pairs", f"{min(figures['ratios']):.4f} to {max(figures['ratios']):.4f}", ""],
+        ["resume to first step beyond model load", f"{figures['resume_seconds_beyond_load']:.2f} s", "< 3 s"],
+    ]
+    print(table(["what", "measured", "limit"], rows))
+    if arguments.check:
+        missed = check_floors(BENCHMARK, figures)
+        print("\n".join(missed) or "every limit holds")
+        sys.exit(1 if missed else 0)
+
+
+if __name__ == "__main__":
+    main()
