@@ -11,6 +11,7 @@ import pytest
 import bad_folders
 import trained
 from bad_folders import BUNDLES, ENCODERS, PREDICTIONS, USAGE
+from bad_runs import RUN_USAGE, RUNS
 from bad_tables import GOOD, SETTINGS, TABLES, Case
 from snapfit.cli.app import main
 
@@ -67,7 +68,7 @@ def _refused(
     return error
 
 
-@pytest.mark.parametrize("case", [*TABLES, *SETTINGS, *ENCODERS, *BUNDLES, *PREDICTIONS])
+@pytest.mark.parametrize("case", [*TABLES, *SETTINGS, *ENCODERS, *BUNDLES, *PREDICTIONS, *RUNS])
 def test_bad_input_is_one_clear_error(
     case: Case,
     workplace: Path,
@@ -80,7 +81,7 @@ def test_bad_input_is_one_clear_error(
     assert error.count("\n  fix: ") == 1
 
 
-@pytest.mark.parametrize("case", USAGE)
+@pytest.mark.parametrize("case", [*USAGE, *RUN_USAGE])
 def test_bad_usage_is_one_line_and_where_to_look(
     case: Case,
     workplace: Path,

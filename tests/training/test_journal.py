@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from snapfit.core.errors import BadInput, WorkFailed
-from snapfit.training.journal import Journal, read_journal
+from snapfit.training.journal import Journal, read_journal, settled_events
 
 
 @pytest.fixture
@@ -165,3 +165,76 @@ def test_any_fields_come_back(tmp_path_factory, fields):
         journal.append("any", **fields)
     (event,) = read_journal(path)
     assert {key: value for key, value in event.items() if key not in ("kind", "time")} == fields
+
+
+# ---------------------------------------------------------------- synced, and read as what became of a run
+
+
+def test_what_was_synced_is_in_the_file(path):
+    with Journal(path) as journal:
+        journal.sync()
+        journal.append("step", number=1)
+        journal.sync()
+        assert [event["kind"] for event in read_journal(path)] == ["step"]
+    with pytest.raises(ValueError, match="closed"):
+        journal.sync()
+
+
+def step(number):
+    return {"kind": "step", "number": number}
+
+
+def of(kind, number, **more):
+    return {"kind": kind, "step": number, **more}
+
+
+def told(events):
+    """(kind, step) of what is left."""
+    return [(event["kind"], event.get("number", event.get("step"))) for event in settled_events(events)]
+
+
+@pytest.mark.parametrize("kind", ["resume", "rollback"])
+def test_steps_that_were_done_again_stand_once(kind):
+    events = [
+        {"kind": "data"}, of("start", 0), step(1), step(2), of("evaluation", 2), of("checkpoint", 2), step(3),
+        of("evaluation", 3), of("checkpoint_failed", 3), of("fault", 4), of("memory", 4), of("collapsed", 3),
+        of("early_stop", 4), of("final", 4), of(kind, 2), of("start", 2), step(3), step(4),
+    ]  # fmt: skip
+    assert told(events) == [
+        ("data", None), ("start", 0), ("step", 1), ("step", 2), ("evaluation", 2), ("checkpoint", 2),
+        (kind, 2), ("start", 2), ("step", 3), ("step", 4),
+    ]  # fmt: skip
+
+
+def test_going_back_again_and_again():
+    events = [
+        step(1), step(2), step(3), of("resume", 2), step(3), step(4), of("rollback", 1, from_step=4), step(2),
+        of("resume", 0), step(1), of("resume", 1),
+    ]  # fmt: skip
+    # An earlier going back is no event of a step: it stays, as the record of what happened.
+    assert told(events) == [
+        ("resume", 2), ("rollback", 1), ("resume", 0), ("step", 1), ("resume", 1),
+    ]  # fmt: skip
+
+
+def test_without_going_back_all_stands():
+    events = [{"kind": "data"}, step(1), of("evaluation", 1), {"kind": "end", "steps": 1}]
+    assert settled_events(iter(events)) == events
+    assert settled_events([]) == []
+
+
+def test_a_journal_that_cannot_be_opened_is_no_journal(tmp_path):
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(WorkFailed, match="cannot be written"):
+        Journal(tmp_path / "file" / "journal.jsonl")
+
+
+def test_a_disk_that_fills_up_is_work_that_failed():
+    full = Path("/dev/full")
+    if not full.exists():
+        pytest.skip("this system has no /dev/full")
+    journal = Journal.__new__(Journal)  # the constructor would read the device without end
+    journal.path, journal._lock, journal._latest, journal._origin = full, threading.Lock(), 0.0, 0.0
+    journal._file = open(full, "wb", buffering=0)  # noqa: SIM115
+    with journal._file, pytest.raises(WorkFailed, match="No space left"):
+        journal.append("step")

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 import tiny
+from snapfit.core.errors import WorkFailed
 from snapfit.core.recipe import Recipe
 from snapfit.data.tokenizer import TokenIds
 from snapfit.nn.classifier import Classifier
@@ -23,8 +24,10 @@ from snapfit.training.loop import (
     Examples,
     Step,
     StepSettings,
+    all_finite,
     clip_gradients,
     group_norms,
+    is_out_of_memory,
     optimizer_steps,
     step_seed,
 )
@@ -80,8 +83,16 @@ def single_loss(logits: Tensor, targets: Tensor) -> Tensor:
     return loss_sum(logits, targets, task="single")
 
 
-def run(assembly: Assembly, *, accumulate: int = 1, loss=single_loss, order: DataOrder | None = None, **place: int):
-    settings = StepSettings(accumulate, RECIPE.optim.max_grad_norm, seed=11, autocast=nullcontext)
+def run(
+    assembly: Assembly,
+    *,
+    accumulate: int = 1,
+    loss=single_loss,
+    order: DataOrder | None = None,
+    accepts=lambda loss: True,
+    **place: int,
+):
+    settings = StepSettings(accumulate, RECIPE.optim.max_grad_norm, seed=11, autocast=nullcontext, accepts=accepts)
     return optimizer_steps(
         assembly.model,
         make_examples(),
@@ -232,8 +243,20 @@ def test_frozen_parameters_keep_their_values_and_get_no_gradient() -> None:
     assert {name.split(".layer.")[-1][0] for name in changed if name.startswith("bert.")} == {"2"}
 
 
-@pytest.mark.parametrize("kind", ["loss", "gradient"])
-def test_a_step_that_is_not_finite_is_not_applied(kind: str) -> None:
+def state_of(assembly: Assembly) -> dict[str, Tensor]:
+    """Copies of the weights and of everything that the optimizer remembers."""
+    optimizer = assembly.optimizer.state_dict()["state"]
+    remembered = {f"{number} {key}": value for number, of in optimizer.items() for key, value in of.items()}
+    return {name: tensor.clone() for name, tensor in (assembly.model.state_dict() | remembered).items()}
+
+
+def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(tensor, other[name]) for name, tensor in one.items())
+
+
+@pytest.mark.parametrize("kind", ["loss", "gradient", "spike"])
+@pytest.mark.parametrize("accumulate", [1, 3])
+def test_a_step_that_went_wrong_is_not_applied(kind: str, accumulate: int) -> None:
     assembly = put_together(make_model())
     calls = 0
 
@@ -241,17 +264,100 @@ def test_a_step_that_is_not_finite_is_not_applied(kind: str) -> None:
         nonlocal calls
         calls += 1
         value = single_loss(logits, targets)
-        if calls < 4:
+        if calls <= 3 * accumulate or kind == "spike":
             return value
         return value * math.nan if kind == "loss" else value + (logits - logits.detach()).sum().sqrt()
 
-    steps = run(assembly, loss=loss)
-    for _ in range(3):
-        next(steps)
-    before = {name: tensor.clone() for name, tensor in assembly.model.state_dict().items()}
+    seen: list[float] = []
+
+    def accepts(value: float) -> bool:
+        seen.append(value)
+        return kind != "spike" or len(seen) != 4
+
+    steps = run(assembly, loss=loss, accumulate=accumulate, accepts=accepts)
+    healthy = [next(steps) for _ in range(3)]
+    assert [step.fault for step in healthy] == [None] * 3
+    before = state_of(assembly)
     step = next(steps)
     assert (step.number, step.fault) == (4, kind)
-    assert all(torch.equal(tensor, before[name]) for name, tensor in assembly.model.state_dict().items())
+    assert same(state_of(assembly), before)
+    assert all(parameter.grad is None for parameter in assembly.model.parameters())
+    assert seen[:3] == losses(healthy)
+    if kind == "spike":  # the run goes on with the next rows and the next rate
+        after = next(steps)
+        assert (after.number, after.position, after.fault) == (5, 4, None)
+        assert not same(state_of(assembly), before)
+
+
+def test_an_update_that_spoils_weights_says_so() -> None:
+    assembly = put_together(make_model())
+    steps = run(assembly)
+    assert next(steps).fault is None
+    parameter = assembly.optimizer.param_groups[0]["params"][0]
+    assembly.optimizer.state[parameter]["exp_avg"].fill_(math.inf)
+    assert next(steps).fault == "weights"
+
+
+@pytest.mark.parametrize(
+    ("values", "finite"),
+    [([1.0, 1e18], True), ([math.nan], False), ([math.inf], False), ([-math.inf, math.inf], False), ([], True)],
+)
+def test_all_finite(values: list[float], finite: bool) -> None:
+    assert all_finite([torch.ones(3), torch.tensor(values)]) is finite
+    assert all_finite([])
+
+
+# ---------------------------------------------------------------- memory that runs out
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (MemoryError(), True),
+        (torch.OutOfMemoryError("CUDA out of memory"), True),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes."), True),
+        (RuntimeError("shapes do not match"), False),
+        (ValueError("x"), False),
+    ],
+)
+def test_what_counts_as_out_of_memory(error: BaseException, expected: bool) -> None:
+    assert is_out_of_memory(error) is expected
+
+
+def small_memory(most_rows: int, error: BaseException):
+    """The loss of a machine on which more rows at once do not fit."""
+
+    def loss(logits: Tensor, targets: Tensor) -> Tensor:
+        if len(logits) > most_rows:
+            raise error
+        return single_loss(logits, targets)
+
+    return loss
+
+
+@pytest.mark.parametrize(("most_rows", "parts"), [(8, 1), (4, 2), (3, 4), (1, 8)])
+def test_a_step_without_memory_is_done_again_in_smaller_parts(most_rows: int, parts: int) -> None:
+    whole = list(run(put_together(make_model())))
+    cut = list(run(put_together(make_model()), loss=small_memory(most_rows, torch.OutOfMemoryError("out of memory"))))
+    assert {step.micro_batches for step in cut} == {parts}
+    for one, other in zip(whole, cut, strict=True):
+        assert (one.position, one.rows, one.tokens, one.lr_multiplier) == (
+            *(other.position, other.rows),
+            *(other.tokens, other.lr_multiplier),
+        )
+    np.testing.assert_allclose(losses(cut), losses(whole), rtol=2e-6)
+
+
+def test_single_rows_that_do_not_fit_fail_with_advice() -> None:
+    steps = run(put_together(make_model()), loss=small_memory(0, MemoryError()))
+    with pytest.raises(WorkFailed, match=r"step 1: memory ran out although every row .*lower length\.max_tokens"):
+        next(steps)
+
+
+def test_other_errors_are_let_through() -> None:
+    steps = run(put_together(make_model()), loss=small_memory(0, RuntimeError("a defect")))
+    with pytest.raises(RuntimeError, match="a defect"):
+        next(steps)
 
 
 @pytest.mark.parametrize("limit", [0.0, 0.3, 1e6])
@@ -271,27 +377,6 @@ def test_clipping_is_torchs_own(limit: float) -> None:
     assert norm == pytest.approx(expected.item())
     for one, other in zip(ours[:2], theirs, strict=True):
         torch.testing.assert_close(one.grad, other.grad)
-
-
-# ---------------------------------------------------------------- the order of the data
-
-
-def test_the_walk_goes_on_from_any_place() -> None:
-    order = make_order()
-    walk = order.walk()
-    whole = [next(walk) for _ in range(12)]
-    for start in range(12):
-        epoch, position, rows = whole[start]
-        again = next(order.walk(epoch, position))
-        assert again[:2] == (epoch, position)
-        assert np.array_equal(again[2], rows)
-    after_the_end = next(order.walk(0, 5))
-    assert after_the_end[:2] == (1, 0)
-
-
-@pytest.mark.parametrize(("epochs", "total"), [(1, 5), (4, 20), (0.2, 1), (0.01, 1), (2.5, 12), (1.6, 8)])
-def test_total_steps(epochs: float, total: int) -> None:
-    assert make_order().total_steps(epochs) == total
 
 
 def test_total_steps_under_a_token_budget_counts_every_epoch() -> None:

@@ -72,11 +72,16 @@ def remove_leftovers(parent: Path) -> None:
     Call it only where nobody else can be writing.
     """
     for path in parent.iterdir() if parent.is_dir() else ():
-        if _LEFTOVER.fullmatch(path.name):
+        if is_leftover(path):
             if path.is_dir() and not path.is_symlink():
                 shutil.rmtree(path, ignore_errors=True)
             else:
                 path.unlink(missing_ok=True)
+
+
+def is_leftover(path: Path) -> bool:
+    """Whether an interrupted write or removal of this module or of `files.py` left `path` behind."""
+    return _LEFTOVER.fullmatch(path.name) is not None
 
 
 def list_files(folder: Path) -> dict[str, Path]:
@@ -84,11 +89,11 @@ def list_files(folder: Path) -> dict[str, Path]:
 
     Names that begin with "." are skipped with all below them: version control and file managers leave such
     files, and nothing of snapfit's is called so. Raises BadInput for a symbolic link to a folder or to
-    anything outside, and for pipes, sockets and devices.
+    anything outside, for pipes, sockets and devices, and for a folder that cannot be read.
     """
     root = os.path.realpath(folder)
     files: dict[str, Path] = {}
-    for where, folders, names in os.walk(root):
+    for where, folders, names in os.walk(root, onerror=_refuse_unreadable):
         folders[:] = [name for name in folders if not name.startswith(".")]
         for name in [*folders, *names]:
             path = Path(where, name)
@@ -106,17 +111,20 @@ def write_manifest(folder: str | Path, *, known: Mapping[str, str] | None = None
     """Write MANIFEST.json: the size and SHA-256 of every other file below `folder`. Call it last.
 
     known: SHA-256 by relative path of files that were hashed as they were written; they are not read again.
-    Raises BadInput for what `list_files` refuses.
+    Raises BadInput for what `list_files` refuses, WorkFailed when a file cannot be read or the manifest written.
     """
     known = known or {}
     folder = Path(folder)
     files = {name: path for name, path in list_files(folder).items() if name != MANIFEST}
     for name in files:
         _check_name(name, folder / MANIFEST)
-    entries = {
-        name: {"bytes": path.stat().st_size, "sha256": known.get(name) or sha256_file(path)}
-        for name, path in files.items()
-    }
+    try:
+        entries = {
+            name: {"bytes": path.stat().st_size, "sha256": known.get(name) or sha256_file(path)}
+            for name, path in files.items()
+        }
+    except OSError as error:
+        raise cannot_write(folder / MANIFEST, error) from error
     write_json_atomic(folder / MANIFEST, {"format": MANIFEST_FORMAT, "files": entries})
 
 
@@ -165,6 +173,13 @@ def _manifest_entries(path: Path) -> dict[str, tuple[int, str]]:
             raise _bad_folder(f"the entry {name!r} of {path} lacks a size or a SHA-256")
         entries[name] = (size, digest)
     return entries
+
+
+def _refuse_unreadable(error: OSError) -> None:
+    """What os.walk would pass over in silence: a manifest must not leave out what could not be listed."""
+    if not isinstance(error, FileNotFoundError):
+        found = f"{error.filename} cannot be read ({error.strerror or error})"
+        raise BadInput(found, "a folder that can be read", "check its permissions and the disk") from error
 
 
 def _check_name(name: str, manifest: Path) -> None:
@@ -229,13 +244,18 @@ def _exchange(one: Path, other: Path) -> bool:
 
 
 def _sync_tree(folder: Path) -> None:
-    for where, _, names in os.walk(folder):
+    for where, _, names in os.walk(folder, onerror=_raise):
         for name in names:
             path = Path(where, name)
             if path.is_file() and not path.is_symlink():
                 with open(path, "rb") as file:
                     os.fsync(file.fileno())
         sync_folder(Path(where))
+
+
+def _raise(error: OSError) -> None:
+    """Where os.walk would pass over what it cannot list."""
+    raise error
 
 
 def _bad_folder(found: str) -> BadInput:

@@ -9,9 +9,11 @@ from typing import Any
 import numpy as np
 import torch
 import transformers
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 
-from snapfit.core.files import write_json_atomic, write_text_atomic
+from snapfit.core.errors import WorkFailed
+from snapfit.core.files import write_bytes_atomic, write_json_atomic, write_text_atomic
 from snapfit.core.folders import staged_folder, write_manifest
 from snapfit.core.scores import logits_to_scores
 from snapfit.data.batches import pad
@@ -32,11 +34,12 @@ def write_bundle(folder: Path, fitted: Fitted, tables: Tables) -> BundleInfo:
     """Write the bundle of a finished training; `folder` appears only when it is complete.
 
     The weights are those of `fitted.model`, float32, contiguous. Returns what snapfit.json says.
+    Raises WorkFailed when it cannot be written.
     """
     info = _info(fitted, tables)
     with staged_folder(folder) as staging:
         save_classifier(staging, fitted.model)
-        (staging / "tokenizer.json").write_bytes(fitted.tokenizer_files.tokenizer_json)
+        write_bytes_atomic(staging / "tokenizer.json", fitted.tokenizer_files.tokenizer_json)
         write_json_atomic(staging / "tokenizer_config.json", _tokenizer_settings(fitted))
         write_json_atomic(staging / "snapfit.json", info.to_dict())
         write_json_atomic(staging / "probes.json", _probes(fitted, tables))
@@ -56,13 +59,16 @@ def _tokenizer_settings(fitted: Fitted) -> dict[str, Any]:
 
 
 def save_classifier(folder: Path, model: Classifier) -> None:
-    """config.json and model.safetensors, as transformers names and reads them."""
+    """config.json and model.safetensors, as transformers names and reads them. Raises WorkFailed when it cannot."""
     config = json.loads(model.config.to_json_string(use_diff=False))
     config["architectures"] = [model.architecture]
     config.pop("_name_or_path", None)
     write_json_atomic(folder / "config.json", config)
     state = {name: tensor.detach().contiguous() for name, tensor in model.state_dict().items()}
-    save_file(state, folder / WEIGHTS_NAME, metadata={"format": "pt"})
+    try:
+        save_file(state, folder / WEIGHTS_NAME, metadata={"format": "pt"})
+    except (SafetensorError, OSError) as error:
+        raise WorkFailed(f"could not write {folder / WEIGHTS_NAME}: {error}") from error
 
 
 def versions() -> dict[str, str]:

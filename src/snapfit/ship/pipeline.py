@@ -11,7 +11,7 @@ from snapfit.core.interrupts import StopRequest, exit_code
 from snapfit.core.recipe import Recipe, load_recipe
 from snapfit.runtime.bundle import Bundle
 from snapfit.ship.bundling import versions, write_bundle
-from snapfit.ship.run_folder import TABLES, RunFolder, new_name, new_run, old_run
+from snapfit.ship.run_folder import TABLES, RunFolder, new_name, new_run, old_run, placed
 from snapfit.training.checkpoint import Checkpoint, newest_valid
 from snapfit.training.fit import fit
 from snapfit.training.identity import check_unchanged, differences
@@ -139,7 +139,7 @@ def _go_on(
 ) -> TrainResult:
     """Go on with a run from its newest valid checkpoint, or from the start where it has none."""
     settled, reasons = run.recipe(), run.reasons()
-    recipe = settled.with_values({key: value for key, value in asked.stated().items() if value != "auto"})
+    recipe = settled.with_values({key: value for key, value in placed(asked).stated().items() if value != "auto"})
     if recipe == settled and (done := run.result()) is not None:
         return _complete(run, done, listener)
     tables = _read(_again(run, sources), recipe)
@@ -150,6 +150,9 @@ def _go_on(
     if checkpoint is not None:
         changes = differences(checkpoint.state["identity"], plan.identity())
         check_unchanged(changes, accept=accept, where=f"{run.path}, from step {checkpoint.step:,},")
+    else:  # nothing of it can be used, but it is to become what it began as all the same
+        begun = differences(run.begun_with(plan.identity()), plan.identity())
+        check_unchanged([one for one in begun if one.weight == "forbidden"], accept=accept, where=str(run.path))
     with Journal(run.journal) as journal:
         notify = _notifier(journal, listener, run)
         notify(

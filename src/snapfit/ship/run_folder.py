@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from snapfit.core.errors import BadInput, Interrupted, SnapfitError
-from snapfit.core.files import read_json, write_json_atomic, write_text_atomic
-from snapfit.core.folders import remove_leftovers
+from snapfit.core.files import cannot_write, read_json, write_json_atomic, write_text_atomic
+from snapfit.core.folders import is_leftover, remove_leftovers
 from snapfit.core.recipe import Recipe, load_recipe
 from snapfit.runtime.bundle import Bundle
 from snapfit.training.journal import read_journal
@@ -71,7 +71,7 @@ class RunFolder:
             if source is not None
         }
         stated: dict[str, dict[str, Any]] = {}
-        for key, value in recipe.stated().items():
+        for key, value in placed(recipe).stated().items():
             section, _, name = key.partition(".")
             stated.setdefault(section, {})[name] = value
         values = {"kind": KIND, "format": FORMAT, "tables": tables, "recipe": stated}
@@ -89,11 +89,12 @@ class RunFolder:
         return Request({str(split): source for split, source in tables.items()}, Recipe.from_dict(recipe))
 
     def write_settled(self, recipe: Recipe, tables: Tables) -> None:
-        """recipe.yaml and data.json; a folder with an encoder is named so that it is found from anywhere."""
-        folder = Path(recipe.model.encoder).expanduser()
-        if recipe.model.encoder != "starter" and folder.is_dir():
-            recipe = recipe.with_values({"model.encoder": str(folder.absolute())})
-        write_text_atomic(self.path / "recipe.yaml", recipe.to_yaml())
+        """recipe.yaml and data.json; what an earlier, shorter training of the run came to no longer stands then."""
+        try:
+            (self.path / "result.json").unlink(missing_ok=True)
+        except OSError as error:
+            raise cannot_write(self.path / "result.json", error) from error
+        write_text_atomic(self.path / "recipe.yaml", placed(recipe).to_yaml())
         identity = {
             "hash": identity_hash(tables.identity),
             "splits": tables.identity,
@@ -105,6 +106,21 @@ class RunFolder:
         """The run's settings: resolved if it came to that, else as they were asked for."""
         path = self.path / "recipe.yaml"
         return load_recipe(path, environment={}) if path.exists() else self.request().recipe
+
+    def begun_with(self, now: Mapping[str, Any]) -> dict[str, Any]:
+        """The identity that the run began with, as far as its files tell; the rest is that of `now`."""
+        path = self.path / "data.json"
+        if not path.exists() or not (self.path / "recipe.yaml").exists():
+            return dict(now)
+        values, recipe = read_json(path), self.recipe().to_dict()
+        recipe["model"].pop("encoder")
+        try:
+            data = {
+                split: {key: one[key] for key in ("rows", "texts", "labels")} for split, one in values["splits"].items()
+            }
+            return {**now, "recipe": recipe, "data": data, "labels": values["labels"]}
+        except (KeyError, TypeError, AttributeError) as error:
+            raise BadInput(f"{path} cannot be used: {error!r}", "what a run writes", "restore the file") from error
 
     def reasons(self) -> dict[str, str]:
         """Why each `auto` became what it is, as the journal says."""
@@ -130,6 +146,14 @@ class RunFolder:
         return values if isinstance(values, dict) else None
 
 
+def placed(recipe: Recipe) -> Recipe:
+    """The same recipe, with a folder that is its encoder named so that it is found from anywhere."""
+    folder = Path(recipe.model.encoder).expanduser()
+    if "model.encoder" in recipe.stated() and recipe.model.encoder != "starter" and folder.is_dir():
+        return recipe.with_values({"model.encoder": str(folder.absolute())})
+    return recipe
+
+
 def new_name(table: Any) -> Path:
     """A free name below runs/, after the table's file."""
     stem = Path(table).stem if isinstance(table, str | Path) else "table"
@@ -141,9 +165,10 @@ def new_name(table: Any) -> Path:
 def new_run(path: Path) -> Iterator[RunFolder]:
     """A new run's folder, ours alone; taken away again, with all that was made for it, when nothing was begun in it.
 
+    A run that was killed while it wrote its very first file is no run yet: what it left is cleared away.
     Raises BadInput for a folder that is in use, and says how an unfinished run in it goes on.
     """
-    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+    if path.exists() and (not path.is_dir() or not all(is_leftover(entry) for entry in path.iterdir())):
         raise _in_use(path)
     made = [folder for folder in (path, *path.parents) if not folder.exists()]
     try:
@@ -151,17 +176,18 @@ def new_run(path: Path) -> Iterator[RunFolder]:
     except OSError as error:
         raise BadInput(f"{path} cannot be made: {error.strerror}", "a folder that can be written", "--out") from error
     run = RunFolder(path)
-    try:
-        with _locked(path):
+    with _locked(path):  # whoever is refused here has nothing to take away: the folder is another's
+        remove_leftovers(path)
+        try:
             yield run
-    except (BadInput, Interrupted):
-        if not run.begun:
-            for entry in path.iterdir():
-                shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
-            with suppress(OSError):  # another run may have begun in the same parent
-                for folder in made:
-                    folder.rmdir()
-        raise
+        except (BadInput, Interrupted):
+            if not run.begun:
+                for entry in path.iterdir():
+                    shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+                with suppress(OSError):  # another run may have begun in the same parent
+                    for folder in made:
+                        folder.rmdir()
+            raise
 
 
 @contextmanager

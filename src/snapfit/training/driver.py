@@ -178,6 +178,8 @@ class Training:
     def _went_wrong(self, step: Step) -> bool:
         """See to a step that went wrong, and to saves that ended; returns whether the run went back."""
         unsound = self._report_saves()
+        if step.number in self._evaluation_steps and not all_finite(self.assembly.model.state_dict().values()):
+            unsound = unsound or "a weight is not finite"  # now, for such weights cannot be evaluated
         if step.fault is None and unsound is None:
             return False
         why = unsound or FAULTS[step.fault or "weights"].format(loss=step.loss, grad_norm=step.grad_norm)

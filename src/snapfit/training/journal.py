@@ -23,6 +23,8 @@ Event = dict[str, Any]
 
 _OF_A_STEP = ("evaluation", "checkpoint", "checkpoint_failed", "fault", "memory", "collapsed", "early_stop", "final")
 """Kinds of events, beside "step", that tell of the step in their field `step`."""
+_OF_THE_END = ("early_stop", "final")
+"""Those among them that whoever goes on from that very step tells once more."""
 
 
 class Journal:
@@ -79,9 +81,12 @@ class Journal:
             os.fsync(self._file.fileno())
 
     def close(self) -> None:
-        """Close the file; closing again does nothing."""
+        """Close the file; closing again does nothing. Raises WorkFailed when its last events cannot be written."""
         with self._lock:
-            self._file.close()
+            try:
+                self._file.close()
+            except OSError as error:  # the file is closed all the same
+                raise _cannot_write(self.path, error) from error
 
     def __enter__(self) -> "Journal":
         return self
@@ -89,7 +94,11 @@ class Journal:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.close()
+        try:
+            self.close()
+        except WorkFailed:
+            if kind is None:
+                raise  # else what went wrong first is told
 
 
 def read_journal(path: str | PathLike[str]) -> list[Event]:
@@ -113,12 +122,17 @@ def settled_events(events: Iterable[Event]) -> list[Event]:
     """The events of what became of a run: those of steps that were undone and done again stand only once.
 
     A run that is continued, or that goes back because numbers went wrong, writes `resume` or `rollback` with the step
-    that it goes on from; what it had told about later steps no longer holds.
+    that it goes on from; what it had told about later steps no longer holds. Nor does what it had told about its end,
+    which it will tell again.
     """
     settled: list[Event] = []
+    end = None  # where the present sitting was interrupted; what it told after that was of its bundle alone
     for event in events:
         if event["kind"] in ("resume", "rollback"):
-            settled = [one for one in settled if _step_of(one) <= event["step"]]
+            lasting = [one for one in settled[:end] if one["kind"] not in _OF_THE_END]
+            settled, end = [one for one in lasting if _step_of(one) <= event["step"]], None
+        elif event["kind"] == "interrupted":
+            end = len(settled)
         settled.append(event)
     return settled
 

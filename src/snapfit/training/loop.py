@@ -241,7 +241,8 @@ def clip_gradients(optimizer: torch.optim.Optimizer, max_norm: float, norm: floa
 
 def all_finite(tensors: Iterable[Tensor]) -> bool:
     """Whether the norm of every tensor is finite, and so every number in it: one fast pass, without a copy."""
-    norms = torch._foreach_norm([tensor.detach() for tensor in tensors])
+    detached = [tensor.detach() for tensor in tensors]
+    norms = torch._foreach_norm(detached) if detached else []
     return not norms or bool(torch.stack([norm.float() for norm in norms]).isfinite().all())
 
 

@@ -51,7 +51,8 @@ class Plan:
         """What this is a training of (see identity.py). Where the encoder lies is not part of it, what it is, is."""
         recipe = self.recipe.to_dict()
         recipe["model"] = {key: value for key, value in recipe["model"].items() if key != "encoder"}
-        encoder = {key: value for key, value in self.source.config.to_dict().items() if key != "transformers_version"}
+        beside = ("transformers_version", "_name_or_path")  # what saved it and where it lies, not what it is
+        encoder = {key: value for key, value in self.source.config.to_dict().items() if key not in beside}
         return {
             "recipe": recipe,
             "data": {

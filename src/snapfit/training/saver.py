@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from snapfit.core.errors import BadInput, SnapfitError
+from snapfit.core.errors import BadInput
 from snapfit.training.checkpoint import Checkpoint, find_checkpoints, prune, write_checkpoint
 
 Groups = Mapping[str, Mapping[str, Tensor]]
@@ -102,7 +102,7 @@ class Saver:
             if bad is None:
                 checkpoint = write_checkpoint(self.root, state, groups, before_rename=self._before_rename)
                 prune(self.root, self._keep)
-        except (SnapfitError, OSError, MemoryError) as problem:
+        except Exception as problem:  # whatever it is, the training hears of it and goes on
             error = str(problem).splitlines()[0] if str(problem) else type(problem).__name__
         if bad is not None:
             error = f"{bad} holds numbers that are not finite"
