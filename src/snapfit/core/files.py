@@ -40,7 +40,7 @@ def open_atomic(path: str | Path) -> Iterator[IO[bytes]]:
             with open(path, "wb") as special:
                 yield special
             return
-        final.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(final.parent)
         staged = sibling(final, "tmp")
         try:
             with open(staged, "xb") as file:
@@ -135,6 +135,14 @@ def sha256_file(path: str | Path) -> str:
 def sibling(path: Path, kind: str) -> Path:
     """A free hidden name beside `path`; kind: what is there for the time being, such as "tmp"."""
     return path.with_name(f".{path.name}.{secrets.token_hex(6)}.{kind}")
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder, with those above it that are missing, so that it survives a power cut. Raises OSError."""
+    made = [one for one in (folder, *folder.parents) if not one.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    for one in made:
+        sync_folder(one.parent)
 
 
 def sync_folder(folder: Path) -> None:

@@ -15,7 +15,15 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
 from snapfit.core.errors import BadInput, WorkFailed
-from snapfit.core.files import cannot_write, read_json, sha256_file, sibling, sync_folder, write_json_atomic
+from snapfit.core.files import (
+    cannot_write,
+    make_folder,
+    read_json,
+    sha256_file,
+    sibling,
+    sync_folder,
+    write_json_atomic,
+)
 
 MANIFEST = "MANIFEST.json"
 MANIFEST_FORMAT = 1
@@ -37,7 +45,8 @@ def staged_folder(final: str | Path) -> Iterator[Path]:
         raise BadInput(f"{final} is a file", "the name of a folder to write", "remove the file or choose another name")
     staged = sibling(target, "staging")
     try:
-        staged.mkdir(parents=True)
+        make_folder(target.parent)
+        staged.mkdir()
     except OSError as error:
         raise cannot_write(final, error) from error
     try:

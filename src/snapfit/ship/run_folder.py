@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from snapfit.core.errors import BadInput, Interrupted, SnapfitError
-from snapfit.core.files import cannot_write, read_json, write_json_atomic, write_text_atomic
+from snapfit.core.files import cannot_write, make_folder, read_json, write_json_atomic, write_text_atomic
 from snapfit.core.folders import is_leftover, remove_leftovers
 from snapfit.core.recipe import Recipe, load_recipe
 from snapfit.runtime.bundle import Bundle
@@ -172,7 +172,7 @@ def new_run(path: Path) -> Iterator[RunFolder]:
         raise _in_use(path)
     made = [folder for folder in (path, *path.parents) if not folder.exists()]
     try:
-        path.mkdir(parents=True, exist_ok=True)
+        make_folder(path)
     except OSError as error:
         raise BadInput(f"{path} cannot be made: {error.strerror}", "a folder that can be written", "--out") from error
     run = RunFolder(path)
