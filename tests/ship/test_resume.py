@@ -121,6 +121,12 @@ def test_a_complete_run_says_so_and_does_nothing(scene: Scene, done: Path, compl
     assert listing(done) == before
 
 
+def test_settings_that_change_nothing_about_the_weights_leave_it_complete(done: Path) -> None:
+    before = listing(done)
+    assert snapfit.train(resume=done, log__level="warning", checkpoint__keep=5, max_recoveries=0).already_complete
+    assert listing(done) == before
+
+
 def test_a_damaged_bundle_is_written_again(done: Path, complete: Path, whole: dict[str, Any]) -> None:
     for damage in (lambda: flip(done / "bundle" / "model.safetensors"), lambda: shutil.rmtree(done / "bundle")):
         damage()

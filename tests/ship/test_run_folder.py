@@ -146,6 +146,16 @@ def test_a_run_is_complete_with_its_result_and_a_whole_bundle(tmp_path: Path) ->
     assert run.result() is None
 
 
+def test_a_result_no_longer_stands_once_the_run_goes_on(tmp_path: Path) -> None:
+    run, tables = begun(tmp_path / "run"), read_tables(toys.single_rows(30), None, None, RECIPE.data)
+    run.write_result({"steps": 3})
+    run.write_settled(RECIPE, tables)
+    assert not (run.path / "result.json").exists()
+    (run.path / "result.json").mkdir()
+    with pytest.raises(WorkFailed, match=r"could not write .*result\.json"):
+        run.write_settled(RECIPE, tables)
+
+
 # ---------------------------------------------------------------- a new run
 
 

@@ -261,3 +261,9 @@ def test_the_newest_are_kept_and_what_is_not_ours_stays(tmp_path: Path, keep: in
     assert {"notes", "unreadable", "file"} < set(names(tmp_path))
     assert len(names(tmp_path)) == len(left) + 3
     assert prune(tmp_path, keep) == []
+
+
+def test_a_state_without_identity_is_refused_when_it_is_asked_for(tmp_path: Path) -> None:
+    assert write(tmp_path, 1, identity={"recipe": {}}).identity == {"recipe": {}}
+    with pytest.raises(BadInput, match="has no identity"):
+        assert write(tmp_path, 2).identity

@@ -235,6 +235,9 @@ def test_a_disk_that_fills_up_is_work_that_failed():
         pytest.skip("this system has no /dev/full")
     journal = Journal.__new__(Journal)  # the constructor would read the device without end
     journal.path, journal._lock, journal._latest, journal._origin = full, threading.Lock(), 0.0, 0.0
-    journal._file = open(full, "wb", buffering=0)  # noqa: SIM115
-    with journal._file, pytest.raises(WorkFailed, match="No space left"):
+    journal._file = open(full, "wb")  # noqa: SIM115
+    with pytest.raises(WorkFailed, match="No space left"):
         journal.append("step")
+    with pytest.raises(WorkFailed, match="No space left"):
+        journal.close()  # what could not be written is told again, and not lost in silence
+    journal.close()

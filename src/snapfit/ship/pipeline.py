@@ -14,7 +14,7 @@ from snapfit.ship.bundling import versions, write_bundle
 from snapfit.ship.run_folder import TABLES, RunFolder, new_name, new_run, old_run, placed
 from snapfit.training.checkpoint import Checkpoint, newest_valid
 from snapfit.training.fit import fit
-from snapfit.training.identity import check_unchanged, differences
+from snapfit.training.identity import check_unchanged, differences, setting_weight
 from snapfit.training.journal import Journal
 from snapfit.training.plan import Plan, make_plan
 from snapfit.training.prepare import Notify, Tables, read_tables
@@ -139,8 +139,10 @@ def _go_on(
 ) -> TrainResult:
     """Go on with a run from its newest valid checkpoint, or from the start where it has none."""
     settled, reasons = run.recipe(), run.reasons()
-    recipe = settled.with_values({key: value for key, value in placed(asked).stated().items() if value != "auto"})
-    if recipe == settled and (done := run.result()) is not None:
+    stated = {key: value for key, value in placed(asked).stated().items() if value != "auto"}
+    recipe = settled.with_values(stated)
+    changed = {key for key, value in recipe.stated().items() if settled.stated().get(key, value) != value}
+    if all(setting_weight(key) == "free" for key in changed) and (done := run.result()) is not None:
         return _complete(run, done, listener)
     tables = _read(_again(run, sources), recipe)
     checkpoint, skipped = newest_valid(run.checkpoints)
@@ -148,7 +150,7 @@ def _go_on(
     plan = make_plan(tables, recipe, notify=lambda kind, **fields: heard.append((kind, fields)), reasons=reasons)
     changes = []
     if checkpoint is not None:
-        changes = differences(checkpoint.state["identity"], plan.identity())
+        changes = differences(checkpoint.identity, plan.identity())
         check_unchanged(changes, accept=accept, where=f"{run.path}, from step {checkpoint.step:,},")
     else:  # nothing of it can be used, but it is to become what it began as all the same
         begun = differences(run.begun_with(plan.identity()), plan.identity())

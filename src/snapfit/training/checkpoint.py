@@ -52,6 +52,14 @@ class Checkpoint:
         return int(self.state["serial"])
 
     @property
+    def identity(self) -> dict[str, Any]:
+        """What it is a training of (see identity.py). Raises BadInput when it does not say."""
+        identity = self.state.get("identity")
+        if not isinstance(identity, dict):
+            raise BadInput(f"{self.folder / STATE_FILE} has no identity", "what it is a training of", "remove it")
+        return identity
+
+    @property
     def bytes(self) -> int:
         """What it takes on disk."""
         return sum(path.stat().st_size for path in list_files(self.folder).values())

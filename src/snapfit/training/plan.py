@@ -52,7 +52,8 @@ class Plan:
         recipe = self.recipe.to_dict()
         recipe["model"] = {key: value for key, value in recipe["model"].items() if key != "encoder"}
         beside = ("transformers_version", "_name_or_path")  # what saved it and where it lies, not what it is
-        encoder = {key: value for key, value in self.source.config.to_dict().items() if key not in beside}
+        # Without defaults, of which a newer transformers may have more.
+        encoder = {key: value for key, value in self.source.config.to_diff_dict().items() if key not in beside}
         return {
             "recipe": recipe,
             "data": {

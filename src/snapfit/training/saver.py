@@ -131,9 +131,10 @@ def _not_finite(groups: Groups) -> str | None:
     """The first tensor with a number that is not finite; in numpy, which does not disturb torch's threads."""
     for members in groups.values():
         for name, tensor in members.items():
-            if tensor.is_floating_point() and tensor.dtype != torch.bfloat16:
+            if tensor.is_floating_point():
+                known = tensor.float() if tensor.dtype == torch.bfloat16 else tensor  # numpy has no bfloat16
                 with np.errstate(invalid="ignore"):  # of infinities that cancel out
-                    total = np.sum(tensor.numpy(), dtype=np.float64)
+                    total = np.sum(known.numpy(), dtype=np.float64)
                 if not np.isfinite(total):
                     return name
     return None
