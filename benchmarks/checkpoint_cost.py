@@ -27,6 +27,7 @@ from snapfit.training.assemble import build_model
 
 BENCHMARK = "checkpoint_cost"
 SKIPPED_STEPS = 20
+HEADER = ["what", "measured", "limit"]
 
 
 class Clock:
@@ -111,6 +112,18 @@ def resume_seconds(data: Path, out: Path) -> tuple[float, float]:
     return total, time.perf_counter() - start
 
 
+def rows(figures: dict[str, Any]) -> list[list[str]]:
+    """The figures beside their limits."""
+    return [
+        ["a save holds training up, median", f"{figures['blocked_seconds']:.3f} s", "< 0.3 s"],
+        ["a save holds training up, longest", f"{figures['blocked_seconds_most']:.3f} s", ""],
+        ["a save until it is safe on disk, median", f"{figures['save_seconds']:.2f} s", ""],
+        ["saving every 100 steps adds, median of pairs", f"{figures['cost_percent']:.2f} %", "< 3 %"],
+        ["spread of the pairs", f"{min(figures['ratios']):.4f} to {max(figures['ratios']):.4f}", ""],
+        ["resume to first step beyond model load", f"{figures['resume_seconds_beyond_load']:.2f} s", "< 3 s"],
+    ]
+
+
 def main() -> None:
     """Measure, print, keep, and hold the figures against their limits."""
     parser = base_parser(__doc__ or "")
@@ -126,15 +139,7 @@ def main() -> None:
         results.add(BENCHMARK, measure(arguments.data, pairs=pairs, epochs=epochs))
     figures = results.runs[BENCHMARK]
     print(f"\nmachine: {machine()}\n")
-    rows = [
-        ["a save holds training up, median", f"{figures['blocked_seconds']:.3f} s", "< 0.3 s"],
-        ["a save holds training up, longest", f"{figures['blocked_seconds_most']:.3f} s", ""],
-        ["a save until it is safe on disk, median", f"{figures['save_seconds']:.2f} s", ""],
-        ["saving every 100 steps adds, median of pairs", f"{figures['cost_percent']:.2f} %", "< 3 %"],
-        ["spread of the pairs", f"{min(figures['ratios']):.4f} to {max(figures['ratios']):.4f}", ""],
-        ["resume to first step beyond model load", f"{figures['resume_seconds_beyond_load']:.2f} s", "< 3 s"],
-    ]
-    print(table(["what", "measured", "limit"], rows))
+    print(table(HEADER, rows(figures)))
     if arguments.check:
         missed = check_floors(BENCHMARK, figures)
         print("\n".join(missed) or "every limit holds")

@@ -22,6 +22,7 @@ from harness import ROOT, Results, base_parser, check_floors, machine, table
 
 sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "tests/runtime"), str(ROOT / "tests/faults")]
 BENCHMARK = "faults"
+HEADER = ["harness", "trials", "bad", "seconds", "what it shows"]
 
 Outcome = dict[str, Any]
 Run = Callable[[Path, int, int], Any]
@@ -195,7 +196,7 @@ def main() -> None:
             results.add(name, run_apart(name, count, arguments.seed))
             print(f"{name}: {results.runs[name]}", flush=True)
     print(f"\nmachine: {machine()}\n")
-    print(table(["harness", "trials", "bad", "seconds", "what it shows"], rows(results)))
+    print(table(HEADER, rows(results)))
     if arguments.check:
         missed = check_floors(BENCHMARK, figures(results))
         print("\n".join(missed) or "every limit holds")
