@@ -32,7 +32,7 @@ def faults_part() -> list[str]:
         lines += [
             "## Faults on purpose",
             "",
-            "`python benchmarks/faults.py --json benchmarks/results/faults.json --check`; each harness prints its seed.",
+            "`python benchmarks/faults.py --json benchmarks/results/faults.json --check`; each prints its seed.",
             "",
             table(faults.HEADER, faults.rows(stored)),
             "",
@@ -42,8 +42,8 @@ def faults_part() -> list[str]:
         lines += [
             "## What checkpoints cost",
             "",
-            "`python benchmarks/checkpoint_cost.py --json benchmarks/results/checkpoint_cost.json --check`: Banking77, the",
-            f"starter encoder, {len(figures['ratios'])} pairs of runs by turns, {figures['threads']} threads, "
+            "`python benchmarks/checkpoint_cost.py --json benchmarks/results/checkpoint_cost.json --check`: Banking77,",
+            f"the starter encoder, {len(figures['ratios'])} pairs of runs by turns, {figures['threads']} threads, "
             f"{describe(figures['machine'])}; load {figures['machine']['load']} at the end.",
             "",
             table(checkpoint_cost.HEADER, checkpoint_cost.rows(figures)),
