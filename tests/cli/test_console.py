@@ -114,6 +114,21 @@ def test_the_pace_of_a_resumed_run_is_that_of_its_own_steps() -> None:
     assert pace.seconds_left == pytest.approx(30.0)
 
 
+def test_a_run_that_goes_on_is_named_once() -> None:
+    resume = {"kind": "resume", "run": "r", "step": 30, "checkpoint": "c", "skipped": [], "changes": []}
+    data = {
+        "kind": "data",
+        "run": "r",
+        "found": "f",
+        "rows": {"train": 3},
+        "task": "single",
+        "n_labels": 2,
+        "split": "s",
+    }
+    assert [line for line in shown([resume, data]) if line.startswith("run ")] == ["run        r"]
+    assert shown([data])[0] == "run        r"
+
+
 def test_what_went_wrong_and_what_was_resumed_is_told() -> None:
     skipped = [{"checkpoint": "step-000040", "why": "it was changed"}]
     changes = ["train.epochs was 3, is 5"]

@@ -32,6 +32,7 @@ class Console:
         self._progress: Progress | None = None
         self._pace = Pace()
         self._recipe: Mapping[str, Mapping[str, Any]] = {}
+        self._run = ""
 
     def __call__(self, event: Mapping[str, Any]) -> None:
         """Show one journal event."""
@@ -80,7 +81,8 @@ class Console:
     # ---------------------------------------------------------------- events
 
     def _data(self, event: Mapping[str, Any]) -> None:
-        self.note("run", event["run"])
+        if self._run != event["run"]:  # a run that goes on has been named before
+            self._name_run(event["run"])
         self.note("data", event["found"])
         rows = ", ".join(f"{split} {count:,} rows" for split, count in event["rows"].items())
         outputs = "" if event["task"] == "regression" else f"; {event['n_labels']:,} labels"
@@ -101,8 +103,12 @@ class Console:
     def _groups(self, event: Mapping[str, Any]) -> None:
         self.rows("groups", event["lines"])
 
+    def _name_run(self, run: str) -> None:
+        self._run = run
+        self.note("run", run)
+
     def _resume(self, event: Mapping[str, Any]) -> None:
-        self.note("run", event["run"])
+        self._name_run(event["run"])
         for one in event["skipped"]:
             self.note("skipped", f"checkpoint {one['checkpoint']}: {one['why']}", level="warning")
         if event["checkpoint"] is None:
