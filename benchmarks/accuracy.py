@@ -21,6 +21,18 @@ from typing import Any
 
 from harness import ROOT, Results, base_parser, check_floors, machine, mean_and_spread, table
 
+IN_ORDER = """
+import runpy, sys
+from torch.utils.data import SequentialSampler
+from transformers import Trainer
+Trainer._get_eval_sampler = lambda self, dataset: SequentialSampler(dataset)
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+"""Runs the Trainer script with predictions in the order of the rows. With lengths grouped, transformers 5.23 predicts in
+an order of its own and does not say which, so that answers would be held against the labels of other rows: Trainer would
+be given chance. What it learnt is what is to be compared."""
+
 SNAPFIT, HF_DEFAULT, HF_TUNED = "snapfit", "hf-default", "hf-tuned"
 
 
@@ -122,6 +134,8 @@ def run_peer(name: str, case: Case, seed: int, data: Path, work: Path, *, peer: 
     ).stdout.strip()
     command = [
         sys.executable,
+        "-c",
+        IN_ORDER,
         str(peer),
         "--train",
         str(folder / case.train),
