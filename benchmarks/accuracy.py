@@ -29,8 +29,8 @@ Trainer._get_eval_sampler = lambda self, dataset: SequentialSampler(dataset)
 sys.argv = sys.argv[1:]
 runpy.run_path(sys.argv[0], run_name="__main__")
 """
-"""Runs the Trainer script with predictions in the order of the rows. With lengths grouped, transformers 5.23 predicts in
-an order of its own and does not say which, so that answers would be held against the labels of other rows: Trainer would
+"""Runs the Trainer script with predictions in the order of the rows. With lengths grouped, transformers 5.23 predicts
+in an order of its own and does not say which: answers would be held against the labels of other rows, and Trainer would
 be given chance. What it learnt is what is to be compared."""
 
 SNAPFIT, HF_DEFAULT, HF_TUNED = "snapfit", "hf-default", "hf-tuned"
