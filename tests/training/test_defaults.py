@@ -19,6 +19,7 @@ from snapfit.training.defaults import (
     head_factor,
     is_resolved,
     label_smoothing,
+    layer_ratio,
     resolve,
     token_limit,
 )
@@ -68,10 +69,15 @@ def test_batch_size(rows: int, size: int) -> None:
 
 @pytest.mark.parametrize(
     ("rows", "step", "epochs"),
-    [(10, 16, 20), (800, 16, 20), (8_000, 16, 3), (5_000, 32, 7), (10**6, 64, 3)],
+    [(10, 16, 20), (800, 16, 20), (8_000, 16, 3), (5_000, 32, 7), (50_000, 64, 3), (50_001, 64, 2), (10**6, 64, 2)],
 )
 def test_epoch_count(rows: int, step: int, epochs: int) -> None:
     assert epoch_count(rows, step) == epochs
+
+
+@pytest.mark.parametrize(("rows", "ratio"), [(10, 0.5), (50_000, 0.5), (50_001, 1.0)])
+def test_layer_ratio(rows: int, ratio: float) -> None:
+    assert layer_ratio(rows) == ratio
 
 
 @pytest.mark.parametrize(

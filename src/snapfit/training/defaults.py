@@ -52,21 +52,35 @@ def encoder_rate(layer_parameters: int) -> float:
     return float(f"{min(max(rate, 1e-5), 5e-4):.1e}")
 
 
+MANY_ROWS = 50_000
+"""Beyond these a training set counts as large: it is read twice, and lower layers can afford to learn as fast."""
+
+
 def batch_size(n_rows: int) -> int:
     """Rows of an optimizer step: small sets need steps, large ones can afford quieter gradients."""
-    return 16 if n_rows < 5_000 else 32 if n_rows <= 50_000 else 64
+    return 16 if n_rows < 5_000 else 32 if n_rows <= MANY_ROWS else 64
 
 
 MANY_CLASSES = 50
 """From here on a label set counts as one of many classes."""
 
 WANTED_STEPS = 1_000
-MIN_EPOCHS, MAX_EPOCHS = 3, 20
+MAX_EPOCHS = 20
+
+
+def least_epochs(n_rows: int) -> int:
+    """Epochs that every run has at least: 3, or 2 over a large set."""
+    return 2 if n_rows > MANY_ROWS else 3
 
 
 def epoch_count(n_rows: int, step_size: int) -> int:
-    """Epochs that give about WANTED_STEPS steps, within 3 and 20."""
-    return min(max(math.ceil(WANTED_STEPS * step_size / n_rows), MIN_EPOCHS), MAX_EPOCHS)
+    """Epochs that give about WANTED_STEPS steps, at least `least_epochs` and at most 20."""
+    return min(max(math.ceil(WANTED_STEPS * step_size / n_rows), least_epochs(n_rows)), MAX_EPOCHS)
+
+
+def layer_ratio(n_rows: int) -> float:
+    """Rate of the bottom layer over the top layer's: 0.5, for lower layers hold what is general; 1 for large sets."""
+    return 1.0 if n_rows > MANY_ROWS else 0.5
 
 
 def head_factor(n_outputs: int, total_steps: int) -> float:
@@ -103,7 +117,7 @@ def _data_rules(recipe: Recipe, facts: Facts) -> Rules:
     """What follows from measurements and from the rows themselves."""
     n_rows, longest = facts.n_rows, int(facts.lengths.max())
     limit = token_limit(facts.lengths, facts.max_positions)
-    epochs_why = f"about {WANTED_STEPS:,} steps, at least {MIN_EPOCHS} and at most {MAX_EPOCHS} epochs"
+    epochs_why = f"about {WANTED_STEPS:,} steps, at least {least_epochs(n_rows)} and at most {MAX_EPOCHS} epochs"
 
     def epochs(known: dict[str, Any]) -> Resolved:
         return epoch_count(n_rows, known["train.batch"] * recipe.train.accumulate), epochs_why
@@ -148,7 +162,7 @@ def _run_rules(recipe: Recipe, facts: Facts) -> Rules:
             ),
         ),
         ("optim.head_lr_factor", factor),
-        ("optim.layer_ratio", lambda known: (0.5, "lower layers hold what is general")),
+        ("optim.layer_ratio", lambda known: (layer_ratio(facts.n_rows), f"for {facts.n_rows:,} training rows")),
         (
             "loss.label_smoothing",
             lambda known: (label_smoothing(facts.task, facts.n_outputs), f"{facts.n_outputs} outputs"),
