@@ -200,6 +200,25 @@ def test_a_process_that_is_told_to_end_saves_its_state(encoder: str, tmp_path: P
     assert (newest.step, skipped) == (9, [])
 
 
+@pytest.mark.parametrize(
+    ("kind", "message"), [("recipe", "nothing was trained"), ("final", "go on with: snapfit train --resume")]
+)
+def test_a_signal_outside_the_steps_says_what_is_left(encoder: str, tmp_path: Path, kind: str, message: str) -> None:
+    def listen(event: dict[str, Any]) -> None:
+        if event["kind"] == kind:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    run = tmp_path / "run"
+    with pytest.raises(Interrupted, match=message) as caught:
+        snapfit.train(toys.single_rows(60), out=run, encoder=encoder, listener=listen, **SHORT)
+    assert caught.value.exit_code == 143
+    if kind == "recipe":
+        assert list(tmp_path.iterdir()) == []
+    else:
+        assert not (run / "result.json").exists()
+        assert snapfit.train(toys.single_rows(60), resume=run).bundle.is_dir()
+
+
 # ---------------------------------------------------------------- where settings come from
 
 

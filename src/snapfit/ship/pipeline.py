@@ -102,6 +102,7 @@ def train(
         if resume is not None:
             raise BadInput("both continue_from and resume", "one of them", "a run that goes on has its own weights")
         chosen = _started_from(Path(continue_from), chosen)
+    run: RunFolder | None = None
     with StopRequest() as stop:
         try:
             if resume is not None and (table is None or RunFolder(Path(resume)).is_run):
@@ -118,9 +119,15 @@ def train(
                         plan = make_plan(tables, chosen, notify=notify)
                         result = _carry_out(run, plan, journal, notify, stop)
         except (KeyboardInterrupt, Interrupted) as error:
-            code = exit_code(stop.signal_number)
-            raise Interrupted(str(error) or "interrupted; nothing was trained", code) from error
+            raise Interrupted(str(error) or _cut_short(run), exit_code(stop.signal_number)) from error
     return replace(result, seconds=time.monotonic() - start)
+
+
+def _cut_short(run: RunFolder | None) -> str:
+    """What a signal that ended the work at once leaves behind, in words."""
+    if run is None or not run.begun:
+        return "interrupted; nothing was trained"
+    return f"interrupted; go on with: snapfit train --resume {run.path}"
 
 
 def _read(sources: Mapping[str, Any], recipe: Recipe) -> Tables:

@@ -180,7 +180,7 @@ def new_run(path: Path) -> Iterator[RunFolder]:
         remove_leftovers(path)
         try:
             yield run
-        except (BadInput, Interrupted):
+        except (BadInput, Interrupted, KeyboardInterrupt):
             if not run.begun:
                 for entry in path.iterdir():
                     shutil.rmtree(entry) if entry.is_dir() else entry.unlink()

@@ -64,6 +64,7 @@ class Training:
         self._evaluation_steps = evaluation_steps(
             plan.total_steps, settled(recipe.train.epochs), settled(recipe.train.evaluations_per_epoch)
         )
+        self._identity = plan.identity()
         self._safe_step, self._save_error = -1, ""
         self._collapsed = False
         self._norms: dict[str, float] = {}
@@ -255,7 +256,7 @@ class Training:
             "step": progress.step,
             "progress": progress.to_dict(),
             "optimizer": values,
-            "identity": self.plan.identity(),
+            "identity": self._identity,
         }
         best = {} if progress.best.step == progress.step else progress.best.weights
         self._saver.save(state, {MODEL: model.state_dict(), OPTIMIZER: tensors}, {BEST: best})

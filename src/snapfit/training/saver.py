@@ -7,6 +7,7 @@ has made it safe on disk. A checkpoint with a number that is not finite is never
 import shutil
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,18 +53,18 @@ class Saver:
         self._before_rename = before_rename
         self._copies: dict[tuple[str, str], Tensor] = {}
         self._thread: threading.Thread | None = None
-        self._outcomes: list[Outcome] = []
+        self._outcomes: deque[Outcome] = deque()  # one thread appends, the other takes; each at once
 
-    def save(self, state: Mapping[str, Any], changing: Groups, settled: Groups) -> None:
+    def save(self, state: Mapping[str, Any], changing: Groups, unchanging: Groups) -> None:
         """Begin to save; an earlier save is finished first.
 
         state: plain values with "step"; the serial is added here. changing: tensors that training goes on to change,
-        which are copied here. settled: tensors that nobody changes any more, which are not.
+        which are copied here. unchanging: tensors that nobody changes any more, which are not.
         """
         start = time.monotonic()
         self.wait()
         groups = {group: self._copied(group, members) for group, members in changing.items()}
-        groups |= {group: dict(members) for group, members in settled.items()}
+        groups |= {group: dict(members) for group, members in unchanging.items()}
         blocked = time.monotonic() - start
         self._serial += 1
         written = {"serial": self._serial, **state}
@@ -81,7 +82,9 @@ class Saver:
 
     def outcomes(self) -> list[Outcome]:
         """The saves that ended since this was last asked."""
-        ended, self._outcomes = self._outcomes, []
+        ended = []
+        while self._outcomes:
+            ended.append(self._outcomes.popleft())
         return ended
 
     def _copied(self, group: str, members: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -106,8 +109,8 @@ class Saver:
             error = str(problem).splitlines()[0] if str(problem) else type(problem).__name__
         if bad is not None:
             error = f"{bad} holds numbers that are not finite"
-        outcome = Outcome(int(state["step"]), checkpoint, error, bad, blocked, time.monotonic() - start)
-        self._outcomes = [*self._outcomes, outcome]
+        seconds = time.monotonic() - start
+        self._outcomes.append(Outcome(int(state["step"]), checkpoint, error, bad, blocked, seconds))
 
 
 def check_disk(root: Path, checkpoint_bytes: int, *, keep: int, other_bytes: int) -> None:
