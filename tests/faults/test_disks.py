@@ -11,6 +11,7 @@ from mounts import why_no_full_disks, why_no_power_cuts
 from scene import fork, wait
 from snapfit.core.errors import WorkFailed
 from snapfit.training.journal import Journal, read_journal
+from snapfit.training.saver import Saver
 
 
 @pytest.mark.parametrize("fails_with", [None, WorkFailed("something else went wrong")])
@@ -46,6 +47,15 @@ def test_a_full_disk_is_reported_and_the_run_comes_to_the_same_end(tmp_path: Pat
     assert result.bad == []
     assert result.refused == 1
     assert result.failed + result.told == 1
+
+
+@pytest.mark.slow
+def test_a_training_that_hears_nothing_of_its_saves_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if why := why_no_full_disks(tmp_path):
+        pytest.skip(why)
+    monkeypatch.setattr(Saver, "outcomes", lambda self: [])
+    result = run_full_disks(tmp_path, trials=3)
+    assert any("ended with 0, and then otherwise" in problem for problem in result.bad)
 
 
 @pytest.mark.slow

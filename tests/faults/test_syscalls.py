@@ -11,6 +11,7 @@ from snapfit.core.errors import SnapfitError
 from snapfit.core.files import write_json_atomic
 from snapfit.core.folders import write_manifest
 from snapfit.training.checkpoint import FORMAT, KIND, STATE_FILE, prune, write_checkpoint
+from snapfit.training.saver import Saver
 from snapfit.training.tensor_files import write_tensors
 from syscalls import Action, default_actions, run_io_errors, run_kill_at_syscalls, save_state, save_steps
 from tracing import why_no_tracing
@@ -81,6 +82,13 @@ def test_a_writer_that_removes_the_old_before_it_writes_the_new_is_found(tmp_pat
 def test_a_writer_that_swallows_errors_is_found(tmp_path: Path) -> None:
     result = run_io_errors(tmp_path, count=12, actions=[_saving(_write_and_say_nothing)])
     assert any("all is well, which it is not" in problem for problem in result.bad)
+
+
+@pytest.mark.slow
+def test_a_training_that_hears_nothing_of_its_saves_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Saver, "outcomes", lambda self: [])
+    result = run_failing_saves(tmp_path, trials=2)
+    assert any("nothing was told of the save" in problem for problem in result.bad)
 
 
 def test_a_writer_that_lets_errors_of_the_system_escape_is_found(tmp_path: Path) -> None:
