@@ -18,12 +18,16 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import torch
+from snapfit.core.process import settle_process
 
-import snapfit
-from harness import ROOT, Results, base_parser, check_floors, machine, table
-from snapfit.nn.encoder import find_encoder
-from snapfit.training.assemble import build_model
+PROCESS = settle_process()  # as the command does, before torch is loaded
+
+import torch  # noqa: E402
+
+import snapfit  # noqa: E402
+from harness import ROOT, Results, base_parser, check_floors, machine, table  # noqa: E402
+from snapfit.nn.encoder import find_encoder  # noqa: E402
+from snapfit.training.assemble import build_model  # noqa: E402
 
 BENCHMARK = "checkpoint_cost"
 SKIPPED_STEPS = 20

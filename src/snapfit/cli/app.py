@@ -24,6 +24,7 @@ from snapfit.cli.predict import predict
 from snapfit.cli.train import train
 from snapfit.core.errors import Interrupted, MissingExtra, SnapfitError
 from snapfit.core.interrupts import StopRequest, exit_code
+from snapfit.core.process import settle_process
 from snapfit.version import __version__
 
 _EXTRA_OF = dict.fromkeys(("torch", "transformers", "safetensors", "huggingface_hub"), "train")
@@ -82,6 +83,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     What is not an error on purpose (a defect) is let through with its traceback.
     """
     _prepare_streams()
+    settle_process()
     code = _run(sys.argv[1:] if argv is None else list(argv))
     try:
         sys.stdout.flush()

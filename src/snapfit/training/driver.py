@@ -131,7 +131,7 @@ class Training:
                 self._evaluate()
             every = self.plan.recipe.checkpoint.every_steps
             if every is not None and step.number % settled(every) == 0 and not self._stop():
-                self._save()
+                self._save(patient=True)
             if self.over or self._stop():
                 return
 
@@ -246,8 +246,8 @@ class Training:
 
     # ---------------------------------------------------------------- checkpoints
 
-    def _save(self) -> None:
-        """Begin to save the state as it is."""
+    def _save(self, *, patient: bool = False) -> None:
+        """Begin to save the state as it is; see Saver.save for `patient`."""
         if self._saver is None:
             return
         model, progress = self.assembly.model, self.progress
@@ -259,7 +259,7 @@ class Training:
             "identity": self._identity,
         }
         best = {} if progress.best.step == progress.step else progress.best.weights
-        self._saver.save(state, {MODEL: model.state_dict(), OPTIMIZER: tensors}, {BEST: best})
+        self._saver.save(state, {MODEL: model.state_dict(), OPTIMIZER: tensors}, {BEST: best}, patient=patient)
 
     def _save_the_end(self) -> None:
         """Save the last state, and wait for it. Raises WorkFailed when a stopped training cannot be saved."""

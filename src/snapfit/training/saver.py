@@ -4,7 +4,9 @@ A copy is as consistent as the moment it was made in. A thread writes it, and no
 has made it safe on disk. A checkpoint with a number that is not finite is never written.
 """
 
+import os
 import shutil
+import sys
 import threading
 import time
 from collections import deque
@@ -21,6 +23,9 @@ from snapfit.core.errors import BadInput
 from snapfit.training.checkpoint import Checkpoint, find_checkpoints, prune, write_checkpoint
 
 Groups = Mapping[str, Mapping[str, Tensor]]
+
+_PATIENT = 10
+"""How nice a patient save is: it takes what training leaves, and a tenth of a core beside another busy process."""
 
 
 @dataclass(frozen=True)
@@ -55,11 +60,12 @@ class Saver:
         self._thread: threading.Thread | None = None
         self._outcomes: deque[Outcome] = deque()  # one thread appends, the other takes; each at once
 
-    def save(self, state: Mapping[str, Any], changing: Groups, unchanging: Groups) -> None:
+    def save(self, state: Mapping[str, Any], changing: Groups, unchanging: Groups, *, patient: bool = False) -> None:
         """Begin to save; an earlier save is finished first.
 
         state: plain values with "step"; the serial is added here. changing: tensors that training goes on to change,
         which are copied here. unchanging: tensors that nobody changes any more, which are not.
+        patient: nobody waits for it, so training's own threads go first.
         """
         start = time.monotonic()
         self.wait()
@@ -70,7 +76,7 @@ class Saver:
         written = {"serial": self._serial, **state}
         # A daemon: when the process must end at once it is abandoned, and leaves nothing that is visible.
         self._thread = threading.Thread(
-            target=self._write, args=(written, groups, start, blocked), name="snapfit-saver", daemon=True
+            target=self._write, args=(written, groups, start, blocked, patient), name="snapfit-saver", daemon=True
         )
         self._thread.start()
 
@@ -98,8 +104,12 @@ class Saver:
             buffer.copy_(tensor.detach())
         return {name: self._copies[group, name] for name in members}
 
-    def _write(self, state: dict[str, Any], groups: Groups, start: float, blocked: float) -> None:
+    def _write(self, state: dict[str, Any], groups: Groups, start: float, blocked: float, patient: bool) -> None:
         checkpoint, error = None, None
+        if patient and sys.platform == "linux":  # where a thread has a priority of its own
+            os.setpriority(
+                os.PRIO_PROCESS, threading.get_native_id(), max(_PATIENT, os.getpriority(os.PRIO_PROCESS, 0))
+            )
         bad = _not_finite(groups)
         try:
             if bad is None:
@@ -135,9 +145,9 @@ def _not_finite(groups: Groups) -> str | None:
     for members in groups.values():
         for name, tensor in members.items():
             if tensor.is_floating_point():
-                known = tensor.float() if tensor.dtype == torch.bfloat16 else tensor  # numpy has no bfloat16
-                with np.errstate(invalid="ignore"):  # of infinities that cancel out
-                    total = np.sum(known.numpy(), dtype=np.float64)
-                if not np.isfinite(total):
+                known = (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy()  # numpy has no bfloat16
+                with np.errstate(invalid="ignore", over="ignore"):  # of infinities that cancel out, and of large sums
+                    finite = np.isfinite(known.sum()) or np.isfinite(known.sum(dtype=np.float64))
+                if not finite:
                     return name
     return None
