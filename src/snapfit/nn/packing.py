@@ -1,0 +1,134 @@
+"""Rows without padding: the real tokens of a batch one after another, through an encoder that is transformers' own.
+
+Linear layers, normalisation and activations do not care which row a token is of, so they run on real tokens only.
+Attention does: it gets the rows' places by the keyword `packing`, and cuts the tokens back into rows of like length
+(see attention.py). Behind the encoder the states are padded again (see packed_encoder.py).
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from snapfit.data.tokenizer import token_places
+
+MAX_BUCKETS = 4
+"""The most groups of rows that attention runs in, one after another; measured, more cost more than they save."""
+
+
+@dataclass(frozen=True)
+class Bucket:
+    """Neighbouring rows of a packing that attention takes at once.
+
+    tokens: their slice of the packed tokens. rows: how many. width: the longest. places: int64 [tokens], where each
+    token lies in [rows * width]; None when all rows are as long, and nothing is padded.
+    """
+
+    tokens: slice
+    rows: int
+    width: int
+    places: Tensor | None = None
+
+    def mask(self) -> Tensor | None:
+        """True on real tokens, bool [rows, 1, 1, width]; None when all are."""
+        if self.places is None:
+            return None
+        real = torch.zeros(self.rows * self.width, dtype=torch.bool, device=self.places.device)
+        real[self.places] = True
+        return real.view(self.rows, 1, 1, self.width)
+
+
+@dataclass(frozen=True)
+class Packing:
+    """Where the tokens of a padded batch are once they are packed, rows in order of length.
+
+    rows, width: of the padded batch. places: int64 [tokens], of each packed token in [rows * width].
+    lengths: of the rows as packed. buckets: what attention takes at once.
+    """
+
+    rows: int
+    width: int
+    places: Tensor
+    lengths: np.ndarray
+    buckets: tuple[Bucket, ...]
+
+    @classmethod
+    def of(cls, mask: Tensor) -> "Packing | None":
+        """The packing of a batch, or None when it cannot be packed.
+
+        mask: [rows, width], not 0 on real tokens, which stand on the left; each row has one at least.
+        """
+        real = mask.bool().cpu().numpy()
+        lengths = real.sum(1)
+        rows, width = real.shape
+        if not rows or lengths.min() < 1 or not np.array_equal(real, np.arange(width) < lengths[:, None]):
+            return None
+        order = np.argsort(lengths, kind="stable")
+        lengths = lengths[order]
+        places = torch.from_numpy(token_places(order * width, lengths)).to(mask.device)
+        return cls(rows, width, places, lengths, _buckets(lengths, mask.device))
+
+    def pack(self, padded: Tensor) -> Tensor:
+        """[rows, width, ...] -> [1, tokens, ...]: the real tokens alone."""
+        packed = padded.flatten(0, 1)[self.places]
+        return packed.unsqueeze(0)
+
+    def pad(self, packed: Tensor) -> Tensor:
+        """[1, tokens, features] -> [rows, width, features], with zeros on padding."""
+        padded: Tensor = Spread.apply(packed[0], self.places, self.rows * self.width)
+        return padded.view(self.rows, self.width, -1)
+
+
+class Spread(torch.autograd.Function):
+    """Rows of [n, ...] to distinct places of zeros [size, ...]; backwards they are picked up again."""
+
+    @staticmethod
+    def forward(context: Any, source: Tensor, places: Tensor, size: int) -> Tensor:
+        context.save_for_backward(places)
+        spread = source.new_zeros((size, *source.shape[1:]))
+        spread[places] = source
+        return spread
+
+    @staticmethod
+    def backward(context: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        (places,) = context.saved_tensors
+        return gradients[0][places], None, None
+
+
+class Collect(torch.autograd.Function):
+    """Rows at distinct places of [size, ...], the reverse of `Spread`: its gradient needs no accumulation."""
+
+    @staticmethod
+    def forward(context: Any, source: Tensor, places: Tensor) -> Tensor:
+        context.save_for_backward(places)
+        context.size = source.shape[0]
+        return source[places]
+
+    @staticmethod
+    def backward(context: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        (places,) = context.saved_tensors
+        spread = gradients[0].new_zeros((context.size, *gradients[0].shape[1:]))
+        spread[places] = gradients[0]
+        return spread, None
+
+
+def _buckets(lengths: np.ndarray, device: torch.device) -> tuple[Bucket, ...]:
+    """Rows in order of length, cut where the length changes; into MAX_BUCKETS of like token counts if that is often."""
+    ends = np.cumsum(lengths)
+    cuts = np.flatnonzero(np.diff(lengths)) + 1
+    if len(cuts) >= MAX_BUCKETS:
+        shares = ends[-1] * np.arange(1, MAX_BUCKETS) / MAX_BUCKETS
+        cuts = np.unique(np.searchsorted(ends, shares, side="right").clip(1, len(lengths) - 1))
+    buckets = []
+    for rows in np.split(np.arange(len(lengths)), cuts):
+        first, last = int(rows[0]), int(rows[-1])
+        tokens = slice(int(ends[first] - lengths[first]), int(ends[last]))
+        width = int(lengths[last])
+        places = None
+        if lengths[first] != width:
+            starts = np.arange(len(rows), dtype=np.int64) * width
+            places = torch.from_numpy(token_places(starts, lengths[first : last + 1])).to(device)
+        buckets.append(Bucket(tokens, len(rows), width, places))
+    return tuple(buckets)
