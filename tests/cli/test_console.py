@@ -118,6 +118,7 @@ def test_a_run_that_goes_on_is_named_once() -> None:
     resume = {"kind": "resume", "run": "r", "step": 30, "checkpoint": "c", "skipped": [], "changes": []}
     data = {
         "kind": "data",
+        "process": {},
         "run": "r",
         "found": "f",
         "rows": {"train": 3},

@@ -24,7 +24,7 @@ from snapfit.core.errors import BadInput, SnapfitError, WorkFailed
 from snapfit.core.files import read_json
 from snapfit.core.folders import is_leftover
 from snapfit.runtime.bundle import Bundle
-from snapfit.training.checkpoint import read_checkpoint, why_invalid
+from snapfit.training.checkpoint import newest_valid
 from snapfit.training.journal import read_journal
 
 _BLOCK_BYTES = 16 * 1024
@@ -109,9 +109,10 @@ def run_power_cuts(
     """Cut the power at random moments of a training, and in every tenth trial, from the first, right after its end.
 
     folder: an empty one. resume_every: train to the end after every so many-th cut; 0 for none. durable: False switches
-    syncing off, as a negative control. What is visible after the cut must be whole and no file of it empty, the newest
-    checkpoint that had been announced among it, and after the end the bundle; resumed, the training must come to the
-    same end as an undisturbed one. A trial depends on `seed` and its number, up to the speed of the machine.
+    syncing off, as a negative control. What is visible after the cut must be whole and no file of it empty, and among
+    it must be the newest checkpoint that had been announced, or a later one, and after the end the bundle; resumed, the
+    training must come to the same end as an undisturbed one. A trial depends on `seed` and its number, up to the speed
+    of the machine.
     """
     began = time.monotonic()
     stage = Stage.make(folder)
@@ -215,12 +216,12 @@ def _tail(log: Path) -> str:
 class _Cut:
     """A training that was cut off. after_seconds: from its first step on, None for its end. ended: whether it had.
 
-    announced: the names of the checkpoints that it had announced, in order. The disk as it then was is in a file.
+    announced: the steps of the checkpoints that it had announced, in order. The disk as it then was is in a file.
     """
 
     after_seconds: float | None
     ended: bool
-    announced: list[str]
+    announced: list[int]
 
     def __str__(self) -> str:
         moment = "the end" if self.after_seconds is None else f"{self.after_seconds:.3f} s"
@@ -238,7 +239,7 @@ def _cut_power(
 
         def hear(event: dict[str, Any]) -> None:
             if event["kind"] in ("start", "checkpoint"):
-                told.write(f"{event.get('folder', 'start')}\n".encode())
+                told.write(f"{event['kind']} {event['step']}\n".encode())
 
         def train() -> object:
             if not durable:
@@ -247,7 +248,7 @@ def _cut_power(
 
         pid = fork(alone(train), log=place / "log")
         ended = _stopped_or_ended(pid, heard, after_seconds)
-        announced = heard.read_text().split()[1:]
+        announced = [int(step) for kind, step in map(str.split, heard.read_text().splitlines()) if kind == "checkpoint"]
         try:
             _copy_at_rest(image, place / "cut.img", device_of(disk))
         finally:
@@ -294,7 +295,7 @@ def _wrong_after(stage: Stage, run: Path, cut: _Cut, place: Path, *, resumes: bo
     yield from invalid_folders(run)
     yield from (f"{path.name} is empty" for path in _visible_files(run) if path.stat().st_size == 0)
     if cut.announced and not _is_there(run / "checkpoints", cut.announced[-1]):
-        yield f"{cut.announced[-1]}, which had been announced, is lost"
+        yield f"the checkpoint of step {cut.announced[-1]}, which had been announced, is lost"
     if cut.ended:
         try:
             Bundle.open(run / "bundle")
@@ -321,9 +322,7 @@ def _visible_files(run: Path) -> Iterator[Path]:
             yield path
 
 
-def _is_there(root: Path, name: str) -> bool:
-    """Whether a checkpoint is there and whole."""
-    try:
-        return why_invalid(read_checkpoint(root / name)) is None
-    except SnapfitError:
-        return False
+def _is_there(root: Path, step: int) -> bool:
+    """Whether a checkpoint of that step is there and whole, or a later one that took its place."""
+    newest, _ = newest_valid(root)
+    return newest is not None and newest.step >= step

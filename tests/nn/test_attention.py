@@ -7,7 +7,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import tiny
-from snapfit.nn.attention import NAME, use_float32_attention, use_standard_attention
+from snapfit.nn.attention import NAME, use_attention, use_standard_attention
 from snapfit.nn.classifier import Classifier
 
 WITH_SDPA = [name for name in tiny.ALL if name not in ("mpnet", "deberta-v2", "rembert")]
@@ -41,7 +41,7 @@ def models() -> Iterator[Classifier]:
 def test_attention_and_only_attention_runs_in_float32(models: Iterator[Classifier]) -> None:
     for model in models:
         assert attention_dtypes(model) == {torch.bfloat16}
-        assert use_float32_attention(model)
+        assert use_attention(model)
         assert attention_dtypes(model) == {torch.float32}
         with torch.autocast("cpu", dtype=torch.bfloat16):
             assert model(**tiny.inputs(model.config, [9, 4])).logits.dtype == torch.bfloat16
@@ -53,13 +53,13 @@ def test_in_float32_nothing_changes(models: Iterator[Classifier]) -> None:
     for model in models:
         batch = tiny.inputs(model.config, [9, 4])
         before = model(**batch).logits
-        use_float32_attention(model)
+        use_attention(model)
         torch.testing.assert_close(model(**batch).logits, before, atol=1e-6, rtol=1e-6)
 
 
 def test_gradients_pass_through(models: Iterator[Classifier]) -> None:
     for model in models:
-        use_float32_attention(model)
+        use_attention(model)
         with torch.autocast("cpu", dtype=torch.bfloat16):
             loss = model(**tiny.inputs(model.config, [9, 4])).logits.float().square().sum()
         loss.backward()
@@ -68,7 +68,7 @@ def test_gradients_pass_through(models: Iterator[Classifier]) -> None:
 
 def test_other_attentions_stay_as_they_are() -> None:
     model = tiny.classifier("deberta-v2")
-    assert not use_float32_attention(model)
+    assert not use_attention(model)
     assert model.config._attn_implementation == "eager"
     use_standard_attention(model)
     assert model.config._attn_implementation == "eager"
@@ -76,6 +76,6 @@ def test_other_attentions_stay_as_they_are() -> None:
 
 def test_the_name_never_reaches_a_config_file() -> None:
     model = tiny.classifier("bert")
-    use_float32_attention(model)
+    use_attention(model)
     use_standard_attention(model)
     assert NAME not in model.config.to_json_string(use_diff=False)

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from snapfit.nn.packing import MAX_BUCKETS, Collect, Packing, Spread
+from snapfit.nn.packing import MAX_BUCKETS, Packing, collect, spread
 
 
 def mask_of(lengths: list[int], width: int | None = None) -> Tensor:
@@ -71,9 +71,9 @@ def test_spread_and_collect_have_the_right_gradients() -> None:
     torch.manual_seed(0)
     places = torch.tensor([4, 0, 2])
     source = torch.randn(3, 2, dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradcheck(lambda x: Spread.apply(x, places, 6), (source,))
+    assert torch.autograd.gradcheck(lambda x: spread(x, places, 6), (source,))
     wide = torch.randn(6, 2, dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradcheck(lambda x: Collect.apply(x, places), (wide,))
+    assert torch.autograd.gradcheck(lambda x: collect(x, places), (wide,))
 
 
 def test_random_batches() -> None:

@@ -43,6 +43,27 @@ def write_csv(path: Path, rows: list[dict[str, Any]]) -> Path:
 # ---------------------------------------------------------------- what is written
 
 
+def test_what_a_complete_run_told_is_safe_before_it_is_called_complete(
+    tmp_path: Path, encoder: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a power cut leaves a run that says that it is complete and lacks its final metrics."""
+    out, told = tmp_path / "run", []
+    sync = os.fsync
+
+    def watch(descriptor: int) -> None:
+        name = Path(os.readlink(f"/proc/self/fd/{descriptor}")).name
+        journal = out / "journal.jsonl"
+        told.append((name, read_journal(journal)[-1]["kind"] if journal.exists() else ""))
+        sync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", watch)
+    snapfit.train(toys.single_rows(40), out=out, encoder=encoder, **SHORT)
+    names = [name for name, _ in told]
+    result = max(i for i, name in enumerate(names) if "result.json" in name)
+    before = [kind for name, kind in told[:result] if name == "journal.jsonl"]
+    assert before[-1] == "final"
+
+
 def test_a_run_folder_tells_the_whole_story(capfd: pytest.CaptureFixture[str]) -> None:
     run = toys.trained()
     folder, result = run.result.run, run.result

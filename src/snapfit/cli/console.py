@@ -88,6 +88,8 @@ class Console:
         outputs = "" if event["task"] == "regression" else f"; {event['n_labels']:,} labels"
         self.note("", f"{rows}{outputs}")
         self.note("split", event["split"])
+        if event["process"]:
+            self.note("machine", "; ".join(f"{name} {what}" for name, what in sorted(event["process"].items())))
 
     def _notice(self, event: Mapping[str, Any]) -> None:
         self.note("notice", event["text"], level="warning")
@@ -102,6 +104,9 @@ class Console:
 
     def _groups(self, event: Mapping[str, Any]) -> None:
         self.rows("groups", event["lines"])
+
+    def _engine(self, event: Mapping[str, Any]) -> None:
+        self.rows("engine", event["lines"])
 
     def _name_run(self, run: str) -> None:
         self._run = run
@@ -229,6 +234,7 @@ _RENDERERS: dict[str, Callable[[Console, Mapping[str, Any]], None]] = {
     "recipe": Console._show_recipe,
     "weights": Console._weights,
     "groups": Console._groups,
+    "engine": Console._engine,
     "start": Console._start,
     "step": Console._step,
     "evaluation": Console._evaluation,

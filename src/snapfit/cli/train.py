@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from snapfit.cli.console import Console, calm_libraries, clock, metrics_lines, write_json_line
-from snapfit.core.process import SETTLED
 
 if TYPE_CHECKING:
     from snapfit.core.recipe import Recipe
@@ -133,8 +132,6 @@ def run_training(recipe: "Recipe", *, as_json: bool, quiet: bool, **arguments: A
 
     stream = sys.stderr if as_json else sys.stdout
     with Console(stream, level=recipe.log.level, quiet=quiet) as console:
-        if SETTLED:
-            console.note("machine", "; ".join(f"{name} {what}" for name, what in sorted(SETTLED.items())))
         result = snapfit.train(recipe=recipe, listener=console, **arguments)
         if not (as_json and quiet):
             show_result(console, result)

@@ -150,6 +150,12 @@ class TextTokenizer:
         except (TypeError, UnicodeEncodeError) as error:
             _check_texts(chunk, start)
             raise WorkFailed(f"the tokenizer failed on rows from {start + 1} on: {error}") from error
+        except BaseException as error:
+            if type(error).__name__ != "PanicException":  # which the library's Rust raises, and no module exports
+                raise
+            raise WorkFailed(
+                f"the tokenizer broke down on rows from {start + 1} on, as when memory or threads run out: {error}"
+            ) from error
         return encodings
 
     def _check_limit(self, *, pair: bool) -> None:

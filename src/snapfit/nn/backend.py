@@ -9,6 +9,7 @@ from transformers import AutoConfig
 
 from snapfit.data.batches import Batch
 from snapfit.nn.classifier import Classifier
+from snapfit.nn.packed_encoder import use_packing
 from snapfit.nn.weights import load_all, read_weights
 from snapfit.runtime.bundle import Bundle
 from snapfit.runtime.predictor import Predictor
@@ -44,6 +45,7 @@ def load_classifier(bundle: Bundle) -> Classifier:
     config = AutoConfig.from_pretrained(bundle.folder, trust_remote_code=False)
     model = Classifier(config)
     load_all(model, read_weights(bundle.folder), source=str(bundle.folder))
+    use_packing(model)
     return model
 
 

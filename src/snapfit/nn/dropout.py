@@ -22,7 +22,7 @@ class Dropout(nn.Dropout):
     def forward(self, input: Tensor) -> Tensor:
         if not self.training or self.p == 0.0 or not 0.0 < self.p < 1.0 or input.device.type != "cpu":
             return super().forward(input)
-        dropped: Tensor = _Drop.apply(input, round(self.p * _RANGE))
+        dropped: Tensor = _Drop.apply(input, round(self.p * _RANGE))  # type: ignore[no-untyped-call]
         return dropped
 
 

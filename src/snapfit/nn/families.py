@@ -26,6 +26,8 @@ class Family:
     hidden_dropout, attention_dropout, head_dropout: names of the config's probabilities.
     position_offset: positions that the position table loses to padding; "pad" means padding_idx + 1.
     shared_layers: the config's name for the number of distinct layers, where layers share weights.
+    packs: whether rows can go through the encoder without padding. Not where attention takes positions relative to
+        the whole batch, or where its code takes no attention from outside.
     """
 
     bottom: tuple[str, ...] = ("embeddings",)
@@ -38,12 +40,15 @@ class Family:
     head_dropout: tuple[str, ...] = ("classifier_dropout",)
     position_offset: int | Literal["pad"] = 0
     shared_layers: str | None = None
+    packs: bool = True
     known: bool = True
 
 
 _BERT = Family(pooler="pooler")
 _ROBERTA = Family(pooler="pooler", output="classifier.out_proj", position_offset="pad")
-_UNKNOWN = Family(bottom=(), layers="", hidden_dropout=(), attention_dropout=(), head_dropout=(), known=False)
+_UNKNOWN = Family(
+    bottom=(), layers="", hidden_dropout=(), attention_dropout=(), head_dropout=(), packs=False, known=False
+)
 
 FAMILIES: dict[str, Family] = {
     "bert": _BERT,
@@ -70,10 +75,12 @@ FAMILIES: dict[str, Family] = {
         pooler="pooler",
         output="classifier.out_proj",
         position_offset="pad",
+        packs=False,
     ),
     "deberta-v2": Family(
         bottom=("embeddings", "encoder.rel_embeddings", "encoder.LayerNorm", "encoder.conv"),
         head_dropout=("pooler_dropout", "cls_dropout"),
+        packs=False,
     ),
     "modernbert": Family(
         layers="layers",

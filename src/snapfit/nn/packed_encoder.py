@@ -14,6 +14,9 @@ from snapfit.nn.attention import use_attention, use_standard_attention
 from snapfit.nn.classifier import Classifier
 from snapfit.nn.packing import Packing
 
+_UNDERSTOOD = {"token_type_ids", "output_hidden_states", "output_attentions", "return_dict"}
+"""Options of a call that mean the same for packed rows."""
+
 
 class PackedEncoder:
     """Takes the place of an encoder's `forward`: padded batches in and out, real tokens inside.
@@ -28,8 +31,9 @@ class PackedEncoder:
         self._pad_id = pad_id
 
     def __call__(self, input_ids: Tensor, attention_mask: Tensor, **options: Any) -> Any:
+        options = {name: value for name, value in options.items() if value is not None}  # as native heads pass on
         packing = Packing.of(attention_mask)
-        if packing is None:
+        if packing is None or not options.keys() <= _UNDERSTOOD:
             return self._forward(input_ids=input_ids, attention_mask=attention_mask, **options)
         inputs = {"input_ids": input_ids, "position_ids": position_ids(input_ids, self._pad_id)}
         types = options.pop("token_type_ids", None)

@@ -45,13 +45,14 @@ class Packing:
     """Where the tokens of a padded batch are once they are packed, rows in order of length.
 
     rows, width: of the padded batch. places: int64 [tokens], of each packed token in [rows * width].
-    lengths: of the rows as packed. buckets: what attention takes at once.
+    lengths: of the rows as packed. starts: int64 [rows + 1], where each begins. buckets: what attention takes at once.
     """
 
     rows: int
     width: int
     places: Tensor
     lengths: np.ndarray
+    starts: Tensor
     buckets: tuple[Bucket, ...]
 
     @classmethod
@@ -68,7 +69,8 @@ class Packing:
         order = np.argsort(lengths, kind="stable")
         lengths = lengths[order]
         places = torch.from_numpy(token_places(order * width, lengths)).to(mask.device)
-        return cls(rows, width, places, lengths, _buckets(lengths, mask.device))
+        starts = torch.from_numpy(np.concatenate(([0], np.cumsum(lengths)))).to(mask.device)
+        return cls(rows, width, places, lengths, starts, _buckets(lengths, mask.device))
 
     def pack(self, padded: Tensor) -> Tensor:
         """[rows, width, ...] -> [1, tokens, ...]: the real tokens alone."""
@@ -77,13 +79,22 @@ class Packing:
 
     def pad(self, packed: Tensor) -> Tensor:
         """[1, tokens, features] -> [rows, width, features], with zeros on padding."""
-        padded: Tensor = Spread.apply(packed[0], self.places, self.rows * self.width)
-        return padded.view(self.rows, self.width, -1)
+        return spread(packed[0], self.places, self.rows * self.width).view(self.rows, self.width, -1)
 
 
-class Spread(torch.autograd.Function):
+def spread(source: Tensor, places: Tensor, size: int) -> Tensor:
     """Rows of [n, ...] to distinct places of zeros [size, ...]; backwards they are picked up again."""
+    result: Tensor = _Spread.apply(source, places, size)  # type: ignore[no-untyped-call]
+    return result
 
+
+def collect(source: Tensor, places: Tensor) -> Tensor:
+    """Rows at distinct places of [size, ...], the reverse of `spread`: its gradient needs no accumulation."""
+    result: Tensor = _Collect.apply(source, places)  # type: ignore[no-untyped-call]
+    return result
+
+
+class _Spread(torch.autograd.Function):
     @staticmethod
     def forward(context: Any, source: Tensor, places: Tensor, size: int) -> Tensor:
         context.save_for_backward(places)
@@ -97,9 +108,7 @@ class Spread(torch.autograd.Function):
         return gradients[0][places], None, None
 
 
-class Collect(torch.autograd.Function):
-    """Rows at distinct places of [size, ...], the reverse of `Spread`: its gradient needs no accumulation."""
-
+class _Collect(torch.autograd.Function):
     @staticmethod
     def forward(context: Any, source: Tensor, places: Tensor) -> Tensor:
         context.save_for_backward(places)

@@ -32,10 +32,12 @@ class UsedRows:
     """
 
     def __init__(self, model: Classifier, used: np.ndarray) -> None:
-        self._embedding: nn.Embedding = word_embedding(model)  # type: ignore[assignment]  # asked for by callers
-        whole = self._embedding.weight
+        embedding = word_embedding(model)
+        assert embedding is not None  # asked by whoever builds this
+        self._embedding: Any = embedding  # whose weight and forward are exchanged
+        whole = embedding.weight
         self.name = next(name for name, parameter in model.named_parameters() if parameter is whole)
-        pad = self._embedding.padding_idx
+        pad = embedding.padding_idx
         self.used = torch.from_numpy(used if pad is None else np.union1d(used, [pad])).to(whole.device)
         self.decay = 1.0
         self._table = whole.detach()
@@ -43,14 +45,25 @@ class UsedRows:
         self._lookup[self.used] = torch.arange(len(self.used), device=whole.device)
         self._pad = None if pad is None else int(self._lookup[pad])
         self._compact = nn.Parameter(self._table[self.used], requires_grad=whole.requires_grad)
-        self._embedding.weight = self._compact
-        self._embedding.forward = self._look_up  # type: ignore[method-assign]
+        self._put_in()
+
+    @property
+    def trained(self) -> int:
+        """How many rows are trained."""
+        return len(self.used)
+
+    @property
+    def all(self) -> int:
+        """How many there are."""
+        return len(self._table)
 
     def watch(self, optimizer: torch.optim.Optimizer) -> None:
         """Let the rows that are not used decay with each of the optimizer's steps, as AdamW decays the others."""
-        group = next(g for g in optimizer.param_groups if any(p is self._compact for p in g["params"]))
+        groups = optimizer.param_groups
+        index = next(i for i, group in enumerate(groups) if any(p is self._compact for p in group["params"]))
 
         def decay(*_: Any) -> None:
+            group = optimizer.param_groups[index]  # looked up anew: loading a state replaces the groups
             self.decay *= 1.0 - float(group["lr"]) * group["weight_decay"]
 
         optimizer.register_step_post_hook(decay)
@@ -82,13 +95,16 @@ class UsedRows:
         try:
             yield
         finally:
-            self._embedding.weight = self._compact
-            self._embedding.forward = self._look_up  # type: ignore[method-assign]
+            self._put_in()
 
     def undo(self) -> None:
         """Put the whole table back into the model."""
         self._embedding.weight = nn.Parameter(self.whole_table(), requires_grad=self._compact.requires_grad)
         del self._embedding.forward
+
+    def _put_in(self) -> None:
+        self._embedding.weight = self._compact
+        self._embedding.forward = self._look_up
 
     def _look_up(self, ids: Tensor) -> Tensor:
         return F.embedding(self._lookup[ids], self._compact, self._pad)

@@ -8,6 +8,7 @@ from typing import Any
 
 from snapfit.core.errors import BadInput, Interrupted
 from snapfit.core.interrupts import StopRequest, exit_code
+from snapfit.core.process import SETTLED
 from snapfit.core.recipe import Recipe, load_recipe
 from snapfit.runtime.bundle import Bundle
 from snapfit.ship.bundling import versions, write_bundle
@@ -244,6 +245,7 @@ def _carry_out(
         resumed_from=None if checkpoint is None else checkpoint.step,
     )
     if fitted.complete:
+        journal.sync()  # after a power cut nothing may be missing of a run that is called complete
         run.write_result(result.to_dict())
     notify("end", **{k: v for k, v in result.to_dict().items() if k != "recipe"})
     return result
@@ -292,4 +294,5 @@ def _announce(notify: Notify, tables: Tables, run: RunFolder) -> None:
         n_labels=tables.label_set.n_outputs,
         rows={name: len(part) for name, part in tables.splits.items()},
         versions=versions(),
+        process=dict(SETTLED),
     )

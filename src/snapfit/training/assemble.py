@@ -3,27 +3,36 @@
 An optimizer made before the weights are in, or before the model moved, trains tensors that nobody uses.
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 
 from snapfit.core.errors import BadInput
 from snapfit.core.recipe import Recipe, settled
-from snapfit.nn.attention import use_float32_attention
 from snapfit.nn.classifier import Classifier, classifier_config, load_encoder_folder
+from snapfit.nn.dropout import use_cheap_dropout
 from snapfit.nn.encoder import EncoderSource
 from snapfit.nn.families import depth_reader, n_depths, set_dropout
-from snapfit.nn.weights import LoadReport
-from snapfit.training.optimizers import build_optimizer
+from snapfit.nn.fused_layer import use_fused_layers, use_separate_layers
+from snapfit.nn.kernels import Kernels, load_kernels, why_no_kernels
+from snapfit.nn.packed_encoder import use_packing, use_padding
+from snapfit.nn.used_rows import WORTHWHILE_SHARE, UsedRows, word_embedding
+from snapfit.nn.weights import LoadReport, load_all
+from snapfit.training.adamw import KernelAdamW
+from snapfit.training.optimizers import build_optimizer, optimizer_class
 from snapfit.training.param_groups import GroupingPlan, plan_groups, to_torch
 from snapfit.training.schedules import Schedule, build_schedule
 
 
 @dataclass(frozen=True)
 class Assembly:
-    """Everything that a training loop runs on, in agreement with one another."""
+    """Everything that a training loop runs on, in agreement with one another.
+
+    rows: the word embeddings that are trained, where they are a part. engine: in words, what a step runs on.
+    """
 
     model: Classifier
     load_report: LoadReport
@@ -31,6 +40,41 @@ class Assembly:
     optimizer: torch.optim.Optimizer
     schedule: Schedule
     autocast: Callable[[], AbstractContextManager[object]]
+    rows: UsedRows | None = None
+    engine: Sequence[str] = ()
+
+    def whole(self) -> AbstractContextManager[None]:
+        """The model with its whole table of word embeddings, to be evaluated or copied."""
+        return nullcontext() if self.rows is None else self.rows.whole()
+
+    def weights(self) -> tuple[dict[str, torch.Tensor], float]:
+        """All weights to save, not copied, and what unused word embeddings among them are to be multiplied by."""
+        state = dict(self.model.state_dict())
+        if self.rows is None:
+            return state, 1.0
+        return state | {self.rows.name: self.rows.raw()}, self.rows.decay
+
+    def take(self, weights: Mapping[str, torch.Tensor], decay: float, *, source: str) -> None:
+        """Take over what `weights` gave. Raises BadInput when it does not fit the model; source: for the message."""
+        if self.rows is None:
+            load_all(self.model, weights, source=source)
+            return
+        table = weights.get(self.rows.name)
+        fits = table is not None and self.rows.fits(table)
+        picked = {self.rows.name: table[self.rows.used]} if table is not None and fits else {}
+        load_all(self.model, {**weights, **picked}, source=source)
+        if table is not None:
+            self.rows.restore(table, decay)
+
+    def finish(self) -> None:
+        """Put the whole table of word embeddings back into the model, for good."""
+        if self.rows is not None:
+            self.rows.undo()
+
+    def release(self) -> None:
+        """Make the model one of transformers' own modules alone, as it was built."""
+        use_separate_layers(self.model)
+        use_padding(self.model)
 
 
 def build_model(
@@ -62,10 +106,24 @@ def build_model(
     return model, report
 
 
-def assemble(model: Classifier, report: LoadReport, recipe: Recipe, *, total_steps: int, device: str) -> Assembly:
-    """Move a loaded model to the device and put groups, optimizer and schedule on it, in that order."""
+def assemble(
+    model: Classifier,
+    report: LoadReport,
+    recipe: Recipe,
+    *,
+    total_steps: int,
+    device: str,
+    used: np.ndarray | None = None,
+) -> Assembly:
+    """Move a loaded model to the device and put groups, optimizer and schedule on it, in that order.
+
+    used: the token ids that will be trained on, ascending; then only their word embeddings are trained, where that is
+    exact and worth it.
+    """
     torch.nn.Module.to(model, device)  # in place; transformers' own wrapper is untyped
     optim = recipe.optim
+    kernels = load_kernels() if device == "cpu" else None
+    rows = None if used is None else _used_rows(model, recipe, used)
     plan = plan_groups(
         model,
         depth_reader(model.config, model.encoder_prefix),
@@ -76,8 +134,15 @@ def assemble(model: Classifier, report: LoadReport, recipe: Recipe, *, total_ste
         freeze_layers=optim.freeze_layers,
     )
     optimizer = build_optimizer(
-        optim.name, to_torch(plan, model), betas=optim.betas, eps=optim.eps, momentum=optim.momentum
+        optim.name,
+        to_torch(plan, model),
+        betas=optim.betas,
+        eps=optim.eps,
+        momentum=optim.momentum,
+        kernels=kernels,
     )
+    if rows is not None:
+        rows.watch(optimizer)
     section = recipe.schedule
     schedule = build_schedule(
         shape=section.shape,
@@ -90,13 +155,45 @@ def assemble(model: Classifier, report: LoadReport, recipe: Recipe, *, total_ste
         decay_fraction=section.decay_fraction,
     )
     bf16 = recipe.train.precision == "bf16"
-    if bf16 and device == "cpu":
-        use_float32_attention(model)
+    packs = use_packing(model)
+    narrow = bf16 and isinstance(optimizer, KernelAdamW) and recipe.train.accumulate == 1
+    fused = _fuse_layers(model, kernels, narrow=narrow) if packs else 0
+    use_cheap_dropout(model)
+    engine = _engine(model, rows, packs=packs, fused=fused, kernels=kernels)
 
     def autocast() -> AbstractContextManager[object]:
         return torch.autocast(device, dtype=torch.bfloat16, enabled=bf16)
 
-    return Assembly(model, report, plan, optimizer, schedule, autocast)
+    return Assembly(model, report, plan, optimizer, schedule, autocast, rows, engine)
+
+
+def _fuse_layers(model: Classifier, kernels: Kernels | None, *, narrow: bool) -> int:
+    """Exchange layers of BERT's kind for fused ones; returns how many."""
+    layers = model.encoder.get_submodule(model.family.layers) if model.family.layers else None
+    if kernels is None or not isinstance(layers, torch.nn.ModuleList):
+        return 0
+    return use_fused_layers(layers, kernels, narrow=narrow)
+
+
+def _engine(model: Classifier, rows: UsedRows | None, *, packs: bool, fused: int, kernels: Kernels | None) -> list[str]:
+    """In words, what a step runs on."""
+    lines = ["rows are packed" if packs else f"{model.config.model_type} cannot be packed: rows are padded, by length"]
+    if kernels is not None:
+        lines.append(f"compiled kernels step AdamW and {fused or 'none'} of {n_depths(model.config)} layers")
+    elif next(model.parameters()).device.type == "cpu":
+        lines.append(f"torch's own operators alone: {why_no_kernels()}")
+    if rows is not None:
+        lines.append(f"{rows.trained:,} of {rows.all:,} word embeddings occur and are trained")
+    return lines
+
+
+def _used_rows(model: Classifier, recipe: Recipe, used: np.ndarray) -> UsedRows | None:
+    """A compact table of word embeddings, where nothing but decay would happen to the other rows."""
+    table = word_embedding(model)
+    exact = optimizer_class(recipe.optim.name) is torch.optim.AdamW and recipe.optim.freeze_layers == 0
+    if table is None or not exact or len(used) > WORTHWHILE_SHARE * len(table.weight):
+        return None
+    return UsedRows(model, used)
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from snapfit.core.interrupts import Stop
 from snapfit.core.metrics import is_better
 from snapfit.core.recipe import settled
 from snapfit.nn.losses import loss_sum
-from snapfit.nn.weights import load_all
+from snapfit.nn.used_rows import used_ids
 from snapfit.training.assemble import assemble, build_model
 from snapfit.training.checkpoint import BEST, MODEL, OPTIMIZER, Checkpoint, newest_valid
 from snapfit.training.evaluation import BestWeights, Evaluation, evaluate
@@ -54,7 +54,14 @@ class Training:
             label_names=list(plan.label_set.names),
             pooling=recipe.model.pooling,
         )
-        self.assembly = assemble(model, report, recipe, total_steps=plan.total_steps, device=plan.device)
+        self.assembly = assemble(
+            model,
+            report,
+            recipe,
+            total_steps=plan.total_steps,
+            device=plan.device,
+            used=np.union1d(used_ids(plan.examples["train"].tokens), [plan.examples["train"].pad_id]),
+        )
         metric = recipe.train.metric
         self.progress = Progress(
             BestWeights(lambda new, old: is_better(metric, new, old)),
@@ -79,6 +86,7 @@ class Training:
             self._restore(resume)
         lines, trainable = format_plan(self.assembly.plan), self.assembly.plan.trainable_count
         notify("groups", lines=lines, trainable=trainable)
+        notify("engine", lines=list(self.assembly.engine))
         self._seconds_before = self.progress.seconds
         self._began = time.monotonic()
 
@@ -218,17 +226,18 @@ class Training:
         """
         progress, plan, metric = self.progress, self.plan, self.plan.recipe.train.metric
         if "valid" in plan.examples:
-            result = evaluate(
-                self.assembly.model,
-                plan.examples["valid"],
-                plan.label_set,
-                autocast=self.assembly.autocast,
-                stop=Stop() if to_the_end else self._stop,
-            )
-            if result is None:
-                return
-            nll = result.metrics.get("nll", math.inf)
-            best = progress.best.offer(self.assembly.model, result.metrics[metric], progress.step, nll=nll)
+            with self.assembly.whole():
+                result = evaluate(
+                    self.assembly.model,
+                    plan.examples["valid"],
+                    plan.label_set,
+                    autocast=self.assembly.autocast,
+                    stop=Stop() if to_the_end else self._stop,
+                )
+                if result is None:
+                    return
+                nll = result.metrics.get("nll", math.inf)
+                best = progress.best.offer(self.assembly.model, result.metrics[metric], progress.step, nll=nll)
             self._notify(
                 "evaluation", split="valid", step=progress.step, metrics=result.metrics, best=best, metric=metric
             )
@@ -250,16 +259,18 @@ class Training:
         """Begin to save the state as it is; see Saver.save for `patient`."""
         if self._saver is None:
             return
-        model, progress = self.assembly.model, self.progress
-        tensors, values = optimizer_state(model, self.assembly.optimizer)
+        progress = self.progress
+        weights, decay = self.assembly.weights()
+        tensors, values = optimizer_state(self.assembly.model, self.assembly.optimizer)
         state = {
             "step": progress.step,
             "progress": progress.to_dict(),
             "optimizer": values,
+            "unused_rows_decay": decay,
             "identity": self._identity,
         }
         best = {} if progress.best.step == progress.step else progress.best.weights
-        self._saver.save(state, {MODEL: model.state_dict(), OPTIMIZER: tensors}, {BEST: best}, patient=patient)
+        self._saver.save(state, {MODEL: weights, OPTIMIZER: tensors}, {BEST: best}, patient=patient)
 
     def _save_the_end(self) -> None:
         """Save the last state, and wait for it. Raises WorkFailed when a stopped training cannot be saved."""
@@ -300,13 +311,15 @@ class Training:
     def _restore(self, checkpoint: Checkpoint) -> None:
         """Take over a checkpoint's state. Raises BadInput when it does not fit the plan."""
         model, state = self.assembly.model, checkpoint.state
-        load_all(model, checkpoint.tensors(MODEL), source=str(checkpoint.folder))
+        weights = checkpoint.tensors(MODEL)
         try:
+            self.assembly.take(weights, float(state["unused_rows_decay"]), source=str(checkpoint.folder))
             values = state["progress"]
             restore_optimizer_state(model, self.assembly.optimizer, checkpoint.tensors(OPTIMIZER), state["optimizer"])
             best = checkpoint.tensors(BEST)
             if values["best"]["value"] is not None and not best:  # they are those of this very step
-                best = {name: tensor.detach().cpu().clone() for name, tensor in model.state_dict().items()}
+                with self.assembly.whole():
+                    best = {name: tensor.detach().cpu().clone() for name, tensor in model.state_dict().items()}
             self.progress.restore(values, best)
         except (KeyError, TypeError, ValueError) as error:
             raise BadInput(

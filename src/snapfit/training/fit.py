@@ -14,7 +14,6 @@ from snapfit.core.interrupts import Stop
 from snapfit.core.labels import LabelSet
 from snapfit.core.recipe import Recipe
 from snapfit.data.tokenizer import TextTokenizer
-from snapfit.nn.attention import use_standard_attention
 from snapfit.nn.classifier import Classifier
 from snapfit.nn.encoder import EncoderSource, TokenizerFiles
 from snapfit.training.assemble import torch_as_wanted
@@ -83,8 +82,8 @@ def _finish(plan: Plan, training: Training, notify: Notify, stop: Stop) -> Fitte
     if stop() and stop.hurry:
         raise Interrupted(f"stopped after step {progress.step:,} of {plan.total_steps:,}")
     model = training.assembly.model
+    training.assembly.finish()
     progress.best.put_into(model)
-    use_standard_attention(model)
     metrics: dict[str, dict[str, float]] = {}
     for split in ("valid", "test"):
         if split in plan.examples:
@@ -94,6 +93,7 @@ def _finish(plan: Plan, training: Training, notify: Notify, stop: Stop) -> Fitte
                 raise WorkFailed("an evaluation that nobody stopped has stopped")
             metrics[split] = result.metrics
             notify("final", split=split, step=progress.step, metrics=result.metrics)
+    training.assembly.release()
     torch.nn.Module.to(model, "cpu")
     if plan.label_set.task == "regression":
         model.rescale_output(scale=plan.label_set.target_scale, shift=plan.label_set.target_mean)

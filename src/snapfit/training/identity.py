@@ -14,6 +14,7 @@ import transformers
 
 from snapfit.core.errors import BadInput
 from snapfit.core.recipe_words import shown
+from snapfit.nn.kernels import load_kernels
 
 Weight = Literal["free", "acceptable", "forbidden"]
 
@@ -57,11 +58,13 @@ class Difference:
 def machine(device: str) -> dict[str, str]:
     """What decides whether the same steps give the same bits; the thread count is in the recipe."""
     processor = torch.backends.cpu.get_cpu_capability() if device == "cpu" else torch.cuda.get_device_name()
+    kernels = load_kernels() if device == "cpu" else None
     return {
         "torch": torch.__version__,
         "transformers": transformers.__version__,
         "device": device,
         "processor": f"{platform.machine()} {processor}",
+        "kernels": kernels.identity[:16] if kernels is not None else "none",
     }
 
 

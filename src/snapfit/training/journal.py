@@ -76,9 +76,12 @@ class Journal:
         self.append(str(event["kind"]), **{key: value for key, value in event.items() if key != "kind"})
 
     def sync(self) -> None:
-        """Make what was written so far survive a power cut. Raises OSError when it cannot be."""
+        """Make what was written so far survive a power cut. Raises WorkFailed when it cannot be."""
         with self._lock:
-            os.fsync(self._file.fileno())
+            try:
+                os.fsync(self._file.fileno())
+            except OSError as error:
+                raise _cannot_write(self.path, error) from error
 
     def close(self) -> None:
         """Close the file; closing again does nothing. Raises WorkFailed when its last events cannot be written."""

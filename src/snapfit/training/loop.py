@@ -18,6 +18,8 @@ from torch import Tensor, nn
 from snapfit.core.errors import WorkFailed
 from snapfit.data.batches import balanced_draw, micro_batches, pad, step_rows
 from snapfit.data.tokenizer import TokenIds
+from snapfit.nn.fused_layer import widen_gradients
+from snapfit.training.adamw import KernelAdamW
 
 LossSum = Callable[[Tensor, Tensor], Tensor]
 """(logits, targets) -> the loss summed over rows."""
@@ -163,9 +165,8 @@ def optimizer_steps(
         if fault is None:
             clip_gradients(optimizer, settings.max_grad_norm, grad_norm)
             optimizer.step()
+            fault = None if _sound(optimizer) else "weights"
         optimizer.zero_grad(set_to_none=True)
-        if fault is None and not all_finite(p for group in optimizer.param_groups for p in group["params"]):
-            fault = "weights"
         # ------------------------------------------------------------------------
         n_tokens = int(examples.tokens.lengths[rows].sum())
         yield Step(number + 1, epoch, position, loss, grad_norm, norms, multiplier, len(rows), n_tokens, parts, fault)
@@ -176,6 +177,8 @@ def _gradients(
 ) -> float | None:
     """Accumulate the step's gradients; returns its mean loss, or None when memory ran out on the way."""
     loss = 0.0
+    if parts > 1:
+        widen_gradients(model)
     try:
         for part in micro_batches(rows, parts):
             part_loss = _forward(model, examples, part, loss_sum, settings) / len(rows)
@@ -225,18 +228,34 @@ def group_norms(optimizer: torch.optim.Optimizer) -> dict[str, float]:
     """
     squares: dict[str, float] = {}
     named = [(group["name"], p.grad) for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
-    norms = torch._foreach_norm([gradient for _, gradient in named]) if named else []
-    values = torch.stack([norm.float() for norm in norms]).tolist() if norms else []
+    gradients = [gradient for _, gradient in named]
+    if isinstance(optimizer, KernelAdamW):
+        values = optimizer.sums_of_squares([gradient.contiguous() for gradient in gradients])
+    else:
+        norms = torch._foreach_norm(gradients) if named else []
+        values = [norm * norm for norm in (torch.stack([one.float() for one in norms]).tolist() if norms else [])]
     for (name, _), value in zip(named, values, strict=True):
-        squares[name] = squares.get(name, 0.0) + value * value
+        squares[name] = squares.get(name, 0.0) + value
     return {str(g["name"]): math.sqrt(squares.get(g["name"], 0.0)) for g in optimizer.param_groups}
 
 
 def clip_gradients(optimizer: torch.optim.Optimizer, max_norm: float, norm: float) -> None:
     """Scale all gradients, whose joint norm is `norm`, so that it is at most `max_norm` (0: leave them)."""
-    if 0 < max_norm < norm:
+    if not 0 < max_norm < norm:
+        return
+    factor = max_norm / (norm + 1e-6)  # as torch.nn.utils.clip_grad_norm_ does
+    if isinstance(optimizer, KernelAdamW):
+        optimizer.factor = factor  # in the pass that updates
+    else:
         gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
-        torch._foreach_mul_(gradients, max_norm / (norm + 1e-6))  # as torch.nn.utils.clip_grad_norm_ does
+        torch._foreach_mul_(gradients, factor)
+
+
+def _sound(optimizer: torch.optim.Optimizer) -> bool:
+    """Whether all weights are finite after a step."""
+    if isinstance(optimizer, KernelAdamW):
+        return optimizer.finite
+    return all_finite(p for group in optimizer.param_groups for p in group["params"])
 
 
 def all_finite(tensors: Iterable[Tensor]) -> bool:

@@ -12,6 +12,8 @@ from typing import Any
 import torch
 
 from snapfit.core.errors import BadInput, nearest
+from snapfit.nn.kernels import Kernels
+from snapfit.training.adamw import KernelAdamW, can_step
 
 _CANNOT = {
     "LBFGS": "it evaluates the loss several times in a step and keeps no parameter groups",
@@ -53,10 +55,11 @@ def build_optimizer(
     betas: tuple[float, float] = (0.9, 0.999),
     eps: float = 1e-8,
     momentum: float = 0.9,
+    kernels: Kernels | None = None,
 ) -> torch.optim.Optimizer:
     """An optimizer over the groups of `param_groups.to_torch`, whose parameters are on their device by now.
 
-    betas, eps: given to every class that has them in this form. momentum: of SGD.
+    betas, eps: given to every class that has them in this form. momentum: of SGD. kernels: step AdamW with them.
     What a class does not know stays at its default. The fused implementation is used where this torch has one
     for the parameters' device and type; it computes the same step with fewer passes over memory.
 
@@ -78,6 +81,8 @@ def build_optimizer(
         settings["eps"] = eps
     if kind is torch.optim.SGD:
         settings["momentum"] = momentum
+    if kind is torch.optim.AdamW and kernels is not None and can_step(p for group in groups for p in group["params"]):
+        return KernelAdamW([dict(group) for group in groups], kernels, **settings)
     if "fused" in known and _runs_fused(kind, groups, settings):
         settings["fused"] = True
     return kind([dict(group) for group in groups], **settings)  # copies, since torch writes into them

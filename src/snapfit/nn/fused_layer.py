@@ -1,0 +1,189 @@
+"""A layer of BERT's kind on packed rows, forwards and backwards in one piece: products by torch, the rest by kernels.c.
+
+transformers' modules keep their parameters and names; what is exchanged is a layer's `forward` while training. The
+mathematics is theirs. Between the products numbers are bf16 under bf16 autocast, else float32; biases, norms, softmax
+and all sums are computed in float32. What is dropped is a function of torch's seed.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from snapfit.nn.kernels import DropoutKey, Kernels
+from snapfit.nn.packing import Packing
+
+
+class FusedLayer:
+    """Takes the place of the `forward` of a layer like transformers' BertLayer, whenever it gets packed rows."""
+
+    def __init__(self, layer: nn.Module, kernels: Kernels) -> None:
+        self._layer: Any = layer
+        self._forward = layer.forward
+        self._copies: dict[str, tuple[int, Tensor]] = {}
+        self.kernels = kernels
+        parts: Any = layer
+        attention, first, second = parts.attention.self, parts.attention.output, parts.output
+        linear = (attention.query, attention.key, attention.value, first.dense, parts.intermediate.dense, second.dense)
+        norms = (first.LayerNorm, second.LayerNorm)
+        self._parameters = tuple(tensor for module in (*linear, *norms) for tensor in (module.weight, module.bias))
+        self._attention_dropout = attention.dropout
+        self.dropouts = (first.dropout, second.dropout)
+        self.heads, self.scale = int(attention.num_attention_heads), float(attention.scaling)
+        self.eps = (float(first.LayerNorm.eps), float(second.LayerNorm.eps))
+
+    def __call__(
+        self, hidden_states: Tensor, *arguments: Any, packing: Packing | None = None, **options: Any
+    ) -> Tensor:
+        dropout = self._attention_dropout.p if self._layer.training else 0.0
+        if packing is None or hidden_states.device.type != "cpu" or dropout > 0.0:
+            return self._forward(hidden_states, *arguments, packing=packing, **options)  # type: ignore[no-any-return]
+        half = torch.is_autocast_enabled("cpu")
+        states = hidden_states[0].to(torch.bfloat16 if half else torch.float32).contiguous()
+        output: Tensor = _Layer.apply(states, packing.starts, self, *self._parameters)  # type: ignore[no-untyped-call]
+        return output.unsqueeze(0)
+
+    def drops(self) -> tuple[DropoutKey, DropoutKey]:
+        """What this pass drops: nothing in evaluation."""
+        first, second = (DropoutKey.draw(part.p if self._layer.training else 0.0) for part in self.dropouts)
+        return first, second
+
+    def numbers(self, name: str, weights: tuple[Tensor, ...], dtype: torch.dtype) -> Tensor:
+        """Weights one below the other in the products' dtype; copied again only when one of them has changed.
+
+        name: under which the copy is kept.
+        """
+        if len(weights) == 1 and weights[0].dtype == dtype:
+            return weights[0].detach()
+        version = sum(weight._version for weight in weights)
+        made, copy = self._copies.get(name, (-1, weights[0]))
+        if made == version and copy.dtype == dtype:
+            return copy
+        rows = [len(weight) for weight in weights]
+        with torch.inference_mode(False), torch.no_grad():  # an evaluation may come first, and training writes it anew
+            if made < 0 or copy.dtype != dtype:
+                copy = torch.empty((sum(rows), weights[0].shape[1]), dtype=dtype)
+            for part, weight in zip(torch.split(copy, rows), weights, strict=True):
+                part.copy_(weight)
+        self._copies[name] = (version, copy)
+        return copy
+
+
+def fits(layer: nn.Module) -> bool:
+    """Whether a layer is built and computes like BertLayer, with the exact gelu and standard layer norms."""
+    module: Any = layer
+    try:
+        attention, first, inner, second = (
+            module.attention.self,
+            module.attention.output,
+            module.intermediate,
+            module.output,
+        )
+        linear = (attention.query, attention.key, attention.value, first.dense, inner.dense, second.dense)
+        norms, activation = (first.LayerNorm, second.LayerNorm), inner.intermediate_act_fn
+        return (
+            all(type(part) is nn.Linear and part.bias is not None for part in linear)
+            and all(type(norm) is nn.LayerNorm and norm.elementwise_affine for norm in norms)
+            and all(isinstance(part.dropout, nn.Dropout) for part in (attention, first, second))
+            and type(activation).__name__ == "GELUActivation"
+            and activation.act is nn.functional.gelu
+            and not getattr(module, "is_decoder", False)
+            and not getattr(module, "chunk_size_feed_forward", 0)
+            and attention.attention_head_size * attention.num_attention_heads == attention.query.in_features
+        )
+    except AttributeError:
+        return False
+
+
+def use_fused_layers(layers: nn.ModuleList, kernels: Kernels, *, narrow: bool = False) -> int:
+    """Exchange the `forward` of every layer that fits; returns how many.
+
+    narrow: let the gradients of matrices be bf16, as products of bf16 numbers are, for an optimizer that takes them so.
+    """
+    fitting = [layer for layer in layers if fits(layer)]
+    for layer in fitting:
+        exchanged: Any = layer
+        exchanged.forward = FusedLayer(layer, kernels)
+        for parameter in layer.parameters() if narrow else ():
+            if parameter.ndim == 2:
+                parameter.grad_dtype = torch.bfloat16
+    return len(fitting)
+
+
+def use_separate_layers(model: nn.Module) -> None:
+    """Undo `use_fused_layers` everywhere below a module."""
+    for module in model.modules():
+        if isinstance(vars(module).get("forward"), FusedLayer):
+            del module.forward
+    widen_gradients(model)
+
+
+def widen_gradients(model: nn.Module) -> None:
+    """Let every gradient have its parameter's dtype, as sums of several parts of a step must."""
+    for parameter in model.parameters():
+        if parameter.grad_dtype != parameter.dtype:
+            parameter.grad_dtype = parameter.dtype
+
+
+class _Layer(torch.autograd.Function):
+    """x -> norm(h + W2 gelu(W1 h)) with h = norm(x + Wo attention(x)), dropout before both sums."""
+
+    @staticmethod
+    def forward(context: Any, x: Tensor, starts: Tensor, fused: FusedLayer, *weights: Tensor) -> Tensor:
+        kernels, heads, scale = fused.kernels, fused.heads, fused.scale
+        wq, bq, wk, bk, wv, bv, wo, bo, w1, b1, w2, b2, g1, c1, g2, c2 = (weight.detach() for weight in weights)
+        drops, dtype = fused.drops(), x.dtype
+        into_qkv, into_out = fused.numbers("qkv", (wq, wk, wv), dtype), fused.numbers("out", (wo,), dtype)
+        into_inner, into_state = fused.numbers("inner", (w1,), dtype), fused.numbers("state", (w2,), dtype)
+        bias = torch.cat((bq, bk, bv))
+        qkv = x @ into_qkv.t()
+        mixed, logs = kernels.attention(qkv, bias, starts, heads, scale)
+        normal1 = mixed @ into_out.t()
+        h, inverse1 = kernels.norm(normal1, bo, x, (g1, c1, fused.eps[0]), drops[0])
+        u = h @ into_inner.t()
+        active = kernels.gelu(u, b1)
+        normal2 = active @ into_state.t()
+        out, inverse2 = kernels.norm(normal2, b2, h, (g2, c2, fused.eps[1]), drops[1])
+        context.save_for_backward(x, qkv, mixed, logs, normal1, inverse1, h, u, active, normal2, inverse2, starts)
+        context.rest = (fused, drops, bias, b1, g1, g2, into_qkv, into_out, into_inner, into_state)
+        context.dtypes = [weight.grad_dtype for weight in weights]
+        return out
+
+    @staticmethod
+    def backward(context: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        x, qkv, mixed, logs, normal1, inverse1, h, u, active, normal2, inverse2, starts = context.saved_tensors
+        fused, drops, bias, b1, g1, g2, into_qkv, into_out, into_inner, into_state = context.rest
+        kernels = fused.kernels
+        through, y, sums2 = kernels.norm_gradient(gradients[0].contiguous(), normal2, inverse2, g2, drops[1])
+        dw2 = y.t() @ active
+        du = y @ into_state
+        db1 = kernels.gelu_gradient(du, u, b1)
+        dw1 = du.t() @ h
+        dh = torch.addmm(through, du, into_inner)
+        through, y, sums1 = kernels.norm_gradient(dh, normal1, inverse1, g1, drops[0])
+        dwo = y.t() @ mixed
+        dqkv = kernels.attention_gradient(qkv, bias, starts, fused.heads, fused.scale, logs, y @ into_out)
+        dwqkv = dqkv.t() @ x
+        dx = torch.addmm(through, dqkv, into_qkv)
+        dbq, dbk, dbv = kernels.column_sums(dqkv).chunk(3)
+        dwq, dwk, dwv = dwqkv.chunk(3)
+        found = (
+            dwq,
+            dbq,
+            dwk,
+            dbk,
+            dwv,
+            dbv,
+            dwo,
+            sums1[2],
+            dw1,
+            db1,
+            dw2,
+            sums2[2],
+            sums1[0],
+            sums1[1],
+            sums2[0],
+            sums2[1],
+        )
+        cast = (tensor.to(dtype) for tensor, dtype in zip(found, context.dtypes, strict=True))
+        return (dx, None, None, *cast)
