@@ -21,6 +21,7 @@ import toys
 import trained
 from kills import alone, differing
 from scene import SETTINGS, Scene, fingerprint, fork, make_scene, seeded, wait
+from snapfit.nn.head import Head
 
 
 @dataclass(frozen=True)
@@ -76,9 +77,9 @@ def short_of_memory(shortage: Shortage) -> Iterator[None]:
     """Trainings inside run out of memory."""
 
     def see(module: nn.Module, inputs: Any) -> None:
-        if isinstance(module, nn.Embedding) and module.training and shortage.done + 1 >= shortage.step:
-            ids = inputs[0]
-            if ids.dim() == 2 and len(ids) > shortage.limit:
+        if isinstance(module, Head) and module.training and shortage.done + 1 >= shortage.step:
+            _, mask = inputs
+            if len(mask) > shortage.limit:
                 raise shortage.error()
 
     handle = register_module_forward_pre_hook(see)

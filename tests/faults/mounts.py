@@ -41,7 +41,10 @@ def why_no_power_cuts(folder: Path) -> str | None:
 
 @dataclass(frozen=True)
 class Stage:
-    """A training, what it comes to, how much room it asks for, and how long it takes from its first step on."""
+    """A training, what it comes to, how much room it asks for, and how long it takes from its first step on.
+
+    checkpoint_bytes: of its smallest checkpoint.
+    """
 
     scene: Scene
     reference: dict[str, Any]
@@ -57,9 +60,11 @@ class Stage:
         found, _ = find_checkpoints(run / "checkpoints")
         model_bytes = (run / "bundle" / "model.safetensors").stat().st_size
         times = {event["kind"]: event["time"] for event in read_journal(run / "journal.jsonl")}
-        checkpoint_bytes = max(one.bytes for one in found)
-        needed = (len(found) + 1) * checkpoint_bytes + model_bytes
-        return cls(scene, fingerprint(run), needed, checkpoint_bytes, times["end"] - times["start"])
+        sizes = [one.bytes for one in found]
+        needed = (len(found) + 1) * max(sizes) + model_bytes
+        # The first checkpoint of a run remembers nothing yet, but is not among those that are kept; others may lack
+        # the best weights, which are at most as large as the model.
+        return cls(scene, fingerprint(run), needed, min(sizes) - model_bytes, times["end"] - times["start"])
 
 
 def differing_apart(run: Path, reference: Mapping[str, Any], answer: Path, *, with_checkpoint: bool = True) -> str:

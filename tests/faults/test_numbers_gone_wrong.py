@@ -32,7 +32,7 @@ def test_numbers_that_go_wrong_harm_nothing(tmp_path: Path) -> None:
 def test_numbers_that_nobody_watches_are_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The negative control: every check of the library says yes."""
     monkeypatch.setattr(snapfit.training.loop, "_fault", lambda loss, grad_norm, accepts: None)
-    monkeypatch.setattr(snapfit.training.loop, "all_finite", lambda tensors: True)
+    monkeypatch.setattr(snapfit.training.loop, "_sound", lambda optimizer: True)
     monkeypatch.setattr(snapfit.training.driver, "all_finite", lambda tensors: True)
     monkeypatch.setattr(snapfit.training.saver, "_not_finite", lambda groups: None)
     monkeypatch.setattr(Guard, "accepts", lambda self, loss: True)

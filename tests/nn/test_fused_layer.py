@@ -137,6 +137,22 @@ def test_weights_that_change_are_seen(kernels: Kernels) -> None:
                 )
 
 
+@pytest.mark.parametrize("half", [False, True])
+def test_weights_that_a_fused_optimizer_wrote_are_seen(kernels: Kernels, half: bool) -> None:
+    """torch's fused optimizers do not count what they write as a version."""
+    model = make("bert", kernels)
+    batch = tiny.inputs(model.config, LENGTHS)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05, fused=True)
+    for evaluates in (True, False, True):
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=half):
+            gradients(model, batch)
+        optimizer.step()
+        twin = make("bert", kernels)
+        twin.load_state_dict(model.state_dict())
+        with torch.inference_mode(evaluates), torch.autocast("cpu", dtype=torch.bfloat16, enabled=half):
+            assert torch.equal(model(**batch).logits.clone(), twin(**batch).logits.clone())
+
+
 def test_an_evaluation_before_the_first_step_is_no_hindrance(kernels: Kernels) -> None:
     model = make("bert", kernels)
     batch = tiny.inputs(model.config, LENGTHS)

@@ -153,6 +153,24 @@ def test_sums_of_squares(kernels: Kernels) -> None:
     assert kernels.sums_of_squares([torch.tensor([float("nan")])])[0] != 0
 
 
+def test_memory_that_is_not_there_is_an_error(kernels: Kernels) -> None:
+    """In a process that may take no more: an attention over one row of 20,000 tokens wants gigabytes meanwhile."""
+    script = """
+import resource, torch
+kernels = load_kernels()
+qkv, bias, starts = torch.zeros(20_000, 96), torch.zeros(96), torch.tensor([0, 20_000])
+kernels.attention(qkv[:64], bias, torch.tensor([0, 64]), 1, 1.0)
+pages = int(open("/proc/self/statm").read().split()[0])
+limit = pages * resource.getpagesize() + 200_000_000
+resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+try:
+    kernels.attention(qkv, bias, starts, 1, 1.0)
+except MemoryError as error:
+    print(error)
+"""
+    assert fresh(script) == "a kernel got no memory"
+
+
 # ---------------------------------------------------------------- building
 
 

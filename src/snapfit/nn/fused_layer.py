@@ -21,6 +21,7 @@ class FusedLayer:
         self._layer: Any = layer
         self._forward = layer.forward
         self._copies: dict[str, tuple[int, Tensor]] = {}
+        self.changing = True
         self.kernels = kernels
         parts: Any = layer
         attention, first, second = parts.attention.self, parts.attention.output, parts.output
@@ -38,9 +39,12 @@ class FusedLayer:
         dropout = self._attention_dropout.p if self._layer.training else 0.0
         if packing is None or hidden_states.device.type != "cpu" or dropout > 0.0:
             return self._forward(hidden_states, *arguments, packing=packing, **options)  # type: ignore[no-any-return]
+        learns = torch.is_grad_enabled()
+        self.changing |= learns
         half = torch.is_autocast_enabled("cpu")
         states = hidden_states[0].to(torch.bfloat16 if half else torch.float32).contiguous()
         output: Tensor = _Layer.apply(states, packing.starts, self, *self._parameters)  # type: ignore[no-untyped-call]
+        self.changing = learns  # after a pass without gradients all copies are as the weights are
         return output.unsqueeze(0)
 
     def drops(self) -> tuple[DropoutKey, DropoutKey]:
@@ -49,15 +53,16 @@ class FusedLayer:
         return first, second
 
     def numbers(self, name: str, weights: tuple[Tensor, ...], dtype: torch.dtype) -> Tensor:
-        """Weights one below the other in the products' dtype; copied again only when one of them has changed.
+        """Weights one below the other in the products' dtype; copied anew whenever one may have changed.
 
-        name: under which the copy is kept.
+        name: under which the copy is kept. While training that is always: torch's fused optimizers write weights
+        without counting it as a version.
         """
         if len(weights) == 1 and weights[0].dtype == dtype:
             return weights[0].detach()
         version = sum(weight._version for weight in weights)
         made, copy = self._copies.get(name, (-1, weights[0]))
-        if made == version and copy.dtype == dtype:
+        if made == version and copy.dtype == dtype and not self.changing:
             return copy
         rows = [len(weight) for weight in weights]
         with torch.inference_mode(False), torch.no_grad():  # an evaluation may come first, and training writes it anew

@@ -2,7 +2,8 @@
 
    Built on demand and called by kernels.py, where the arguments are described. Arrays are
    contiguous and row-major. NUMBER is float or bf16 (this file includes itself once for each); sums are in float.
-   Threads write disjoint parts, and what threads sum is joined in a fixed order: equal inputs give equal bits. */
+   Threads write disjoint parts, and what threads sum is joined in a fixed order: equal inputs give equal bits. Functions return 0, or 1 when there
+   is no memory for what they need meanwhile. */
 
 #ifndef NUMBER
 
@@ -153,11 +154,12 @@ static long longest_of(const int64_t *starts, long documents) {
 /* ------------------------------------------------------------ optimizer */
 
 /* The sum of squares of each array, in double. kinds: 1 for bf16, 0 for float. */
-void sums_of_squares(long arrays, const void *const *data, const long *sizes, const char *kinds, double *sums) {
+int sums_of_squares(long arrays, const void *const *data, const long *sizes, const char *kinds, double *sums) {
     for (long a = 0; a < arrays; a++) {
         double sum = 0.0;
         long n = sizes[a], blocks = (n + 4095) / 4096;
         double *parts = malloc(sizeof(double) * (size_t)(blocks ? blocks : 1));
+        if (!parts) return 1;
 #pragma omp parallel for schedule(static) if (n > 32768)
         for (long block = 0; block < blocks; block++) {
             long end = (block + 1) * 4096 < n ? (block + 1) * 4096 : n;
@@ -178,6 +180,7 @@ void sums_of_squares(long arrays, const void *const *data, const long *sizes, co
         free(parts);
         sums[a] = sum;
     }
+    return 0;
 }
 
 /* One step of AdamW over float arrays; gradients may be bf16 and are multiplied by `scale`. Returns 1 when every new
@@ -242,17 +245,22 @@ static inline void NAMED(turn)(const float *rows, long length, long width, float
 
 /* Softmax attention inside each document. qkv: [tokens, 3, heads, width], to which `bias` [3, heads, width] is added.
    starts: [documents + 1]. Writes out [tokens, heads, width] and the log of the softmax's sum [tokens, heads]. */
-void NAMED(attention_forward)(const NUMBER *qkv, const float *bias, const int64_t *starts, long documents, long heads,
+int NAMED(attention_forward)(const NUMBER *qkv, const float *bias, const int64_t *starts, long documents, long heads,
                               long width, float scale, NUMBER *out, float *logsum) {
     long features = heads * width, stride = 3 * features, wide = PADDED(width);
     long longest = longest_of(starts, documents), most_padded = PADDED(longest);
+    int failed = 0;
 #pragma omp parallel
     {
         float *queries = malloc(sizeof(float) * (size_t)(longest * wide * 4 + wide * most_padded + longest * most_padded));
+        if (!queries)
+#pragma omp atomic write
+            failed = 1;
         float *keys = queries + longest * wide, *values = keys + longest * wide, *mixed = values + longest * wide;
         float *turned = mixed + longest * wide, *scores = turned + wide * most_padded;
 #pragma omp for schedule(static, 4)
         for (long task = 0; task < documents * heads; task++) {
+            if (!queries) continue;
             long document = task / heads, head = task % heads, start = starts[document];
             long length = starts[document + 1] - start, padded = PADDED(length);
             const NUMBER *base = qkv + start * stride + head * width;
@@ -279,23 +287,29 @@ void NAMED(attention_forward)(const NUMBER *qkv, const float *bias, const int64_
         }
         free(queries);
     }
+    return failed;
 }
 
 /* The gradient of attention_forward: reads `gradient` of out, writes `result` as qkv. */
-void NAMED(attention_backward)(const NUMBER *qkv, const float *bias, const int64_t *starts, long documents, long heads,
+int NAMED(attention_backward)(const NUMBER *qkv, const float *bias, const int64_t *starts, long documents, long heads,
                                long width, float scale, const float *logsum, const NUMBER *gradient, NUMBER *result) {
     long features = heads * width, stride = 3 * features, wide = PADDED(width);
     long longest = longest_of(starts, documents), most_padded = PADDED(longest);
+    int failed = 0;
 #pragma omp parallel
     {
         long rows = longest * wide, square = longest * most_padded;
         float *queries = malloc(sizeof(float) * (size_t)(rows * 7 + wide * most_padded + square * 2 + wide));
+        if (!queries)
+#pragma omp atomic write
+            failed = 1;
         float *keys = queries + rows, *values = keys + rows, *dout = values + rows, *dqueries = dout + rows;
         float *dkeys = dqueries + rows, *dvalues = dkeys + rows, *turned = dvalues + rows;
         float *scores = turned + wide * most_padded, *dscores = scores + square, *zeros = dscores + square;
         memset(zeros, 0, sizeof(float) * (size_t)wide);
 #pragma omp for schedule(static, 4)
         for (long task = 0; task < documents * heads; task++) {
+            if (!queries) continue;
             long document = task / heads, head = task % heads, start = starts[document];
             long length = starts[document + 1] - start, padded = PADDED(length);
             const NUMBER *base = qkv + start * stride + head * width;
@@ -330,18 +344,24 @@ void NAMED(attention_backward)(const NUMBER *qkv, const float *bias, const int64
         }
         free(queries);
     }
+    return failed;
 }
 
 /* out = norm(residual + dropout(y + bias)) * gamma + beta, row by row; y becomes the normalised rows before gamma.
    threshold: an element is dropped when its hash is below; 0 drops none. Writes 1 / standard deviation of each row. */
-void NAMED(norm_forward)(NUMBER *y, const float *bias, const NUMBER *residual, const float *gamma, const float *beta,
+int NAMED(norm_forward)(NUMBER *y, const float *bias, const NUMBER *residual, const float *gamma, const float *beta,
                          float eps, long rows, long features, uint32_t threshold, float kept, uint32_t key, NUMBER *out,
                          float *inverse) {
+    int failed = 0;
 #pragma omp parallel
     {
         float *z = malloc(sizeof(float) * (size_t)features);
+        if (!z)
+#pragma omp atomic write
+            failed = 1;
 #pragma omp for schedule(static)
         for (long row = 0; row < rows; row++) {
+            if (!z) continue;
             NUMBER *at = y + row * features;
             const NUMBER *from = residual + row * features;
             uint32_t place = (uint32_t)(row * features);
@@ -370,15 +390,17 @@ void NAMED(norm_forward)(NUMBER *y, const float *bias, const NUMBER *residual, c
         }
         free(z);
     }
+    return failed;
 }
 
 /* The gradient of norm_forward: through the residual into `through`, through y into `dropped` (which may be the same
    array when nothing is dropped); and the sums over rows for gamma, beta and bias into sums [3, features]. */
-void NAMED(norm_backward)(const NUMBER *gradient, const NUMBER *normal_rows, const float *inverse, const float *gamma,
+int NAMED(norm_backward)(const NUMBER *gradient, const NUMBER *normal_rows, const float *inverse, const float *gamma,
                           long rows, long features, uint32_t threshold, float kept, uint32_t key, NUMBER *through,
                           NUMBER *dropped, float *sums) {
     int most = omp_get_max_threads();
     float *partial = calloc((size_t)(most * 3 * features), sizeof(float));
+    if (!partial) return 1;
 #pragma omp parallel
     {
         float *own = partial + omp_get_thread_num() * 3 * features;
@@ -416,22 +438,25 @@ void NAMED(norm_backward)(const NUMBER *gradient, const NUMBER *normal_rows, con
     }
     join(sums, partial, most, 3 * features);
     free(partial);
+    return 0;
 }
 
 /* out = gelu(u + bias), the exact one. */
-void NAMED(gelu_forward)(const NUMBER *u, const float *bias, long rows, long features, NUMBER *out) {
+int NAMED(gelu_forward)(const NUMBER *u, const float *bias, long rows, long features, NUMBER *out) {
 #pragma omp parallel for schedule(static)
     for (long row = 0; row < rows; row++)
         for (long c = 0; c < features; c++) {
             float x = FROM(u[row * features + c]) + bias[c], gauss;
             out[row * features + c] = TO(x * normal(x, &gauss));
         }
+    return 0;
 }
 
 /* gradient becomes that of u; sums [features]: over rows, for the bias. */
-void NAMED(gelu_backward)(NUMBER *gradient, const NUMBER *u, const float *bias, long rows, long features, float *sums) {
+int NAMED(gelu_backward)(NUMBER *gradient, const NUMBER *u, const float *bias, long rows, long features, float *sums) {
     int most = omp_get_max_threads();
     float *partial = calloc((size_t)(most * features), sizeof(float));
+    if (!partial) return 1;
 #pragma omp parallel
     {
         float *own = partial + omp_get_thread_num() * features;
@@ -447,12 +472,14 @@ void NAMED(gelu_backward)(NUMBER *gradient, const NUMBER *u, const float *bias, 
     }
     join(sums, partial, most, features);
     free(partial);
+    return 0;
 }
 
 /* The sum of each column, for a bias. */
-void NAMED(column_sums)(const NUMBER *x, long rows, long features, float *sums) {
+int NAMED(column_sums)(const NUMBER *x, long rows, long features, float *sums) {
     int most = omp_get_max_threads();
     float *partial = calloc((size_t)(most * features), sizeof(float));
+    if (!partial) return 1;
 #pragma omp parallel
     {
         float *own = partial + omp_get_thread_num() * features;
@@ -462,6 +489,7 @@ void NAMED(column_sums)(const NUMBER *x, long rows, long features, float *sums) 
     }
     join(sums, partial, most, features);
     free(partial);
+    return 0;
 }
 
 #endif

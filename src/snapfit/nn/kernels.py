@@ -35,7 +35,7 @@ _SECONDS = 120
 
 
 class Kernels:
-    """The loaded library; every method checks nothing and writes where it is told to.
+    """The loaded library; every method writes where it is told to, and raises MemoryError where it needs too much.
 
     Tensors are contiguous, on the CPU, float32 or bf16 where `numbers` is said, float32 elsewhere.
     """
@@ -120,7 +120,9 @@ class Kernels:
         """Of each tensor's numbers, summed in blocks and joined in double."""
         n = len(tensors)
         sums = (ctypes.c_double * n)()
-        self._library.sums_of_squares(ctypes.c_long(n), _pointers(tensors), _sizes(tensors), _kinds(tensors), sums)
+        _check(
+            self._library.sums_of_squares(ctypes.c_long(n), _pointers(tensors), _sizes(tensors), _kinds(tensors), sums)
+        )
         return list(sums)
 
     def adamw(
@@ -148,7 +150,7 @@ class Kernels:
     def _call(self, name: str, first: Tensor, *arguments: "Tensor | int | float") -> None:
         """Call the function for the first tensor's dtype."""
         function = getattr(self._library, f"{name}_{_SUFFIX[first.dtype]}")
-        function(ctypes.c_void_p(first.data_ptr()), *map(_argument, arguments))
+        _check(function(ctypes.c_void_p(first.data_ptr()), *map(_argument, arguments)))
 
 
 @dataclass(frozen=True)
@@ -236,6 +238,11 @@ def _identity(compiler: str) -> str:
 def _first_line(error: BaseException) -> str:
     text = getattr(error, "stderr", None) or str(error)
     return str(text).strip().splitlines()[0] if str(text).strip() else type(error).__name__
+
+
+def _check(status: int) -> None:
+    if status != 0:
+        raise MemoryError("a kernel got no memory")
 
 
 def _argument(value: "Tensor | int | float") -> object:

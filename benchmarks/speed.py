@@ -1,0 +1,250 @@
+"""Training speed beside transformers' Trainer, as ratios: both sides take turns in fresh processes.
+
+    python benchmarks/speed.py --json benchmarks/results/speed.json --check      everything, resumable
+    python benchmarks/speed.py --quick                                            MiniLM on Banking77, two rounds
+    python benchmarks/speed.py --only minilm-banking77 --rounds 5
+
+A round runs each system of a case once. Real tokens a second are compared, padding not counted, after the first ten
+steps. A product is timed before and after each of snapfit's runs: a round in which it drifts by more than DRIFT is done
+again, and so is one that ran beside others. Trainer runs by the script --peer, in both of its settings.
+"""
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from harness import ROOT, Results, base_parser, check_floors, machine, table
+
+DRIFT = 0.10
+"""A neighbour on a shared machine moves a product by some percent all the time."""
+TRIES = 3
+WORKER = Path(__file__).with_name("speed_worker.py")
+HEADER = ["case", "snapfit tokens/s", "default", "tuned", "vs default", "vs tuned", "products", "optimizer", "MiB"]
+Run = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Case:
+    """One row of the table.
+
+    folder, train: the data. shape: a random encoder of this shape instead of the starter. settings: of snapfit beyond
+    its default recipe. peers: Trainer's settings to run beside it. steps: of each run. batch: of snapfit and tuned.
+    busy: also time snapfit beside a foreign busy process.
+    """
+
+    folder: str = "banking77"
+    train: str = "train.csv"
+    shape: str | None = None
+    settings: dict[str, Any] = field(default_factory=dict)
+    peers: tuple[str, ...] = ("default", "tuned")
+    steps: int = 110
+    batch: int = 32
+    busy: bool = False
+
+
+CASES = {
+    "minilm-banking77": Case(busy=True),
+    "minilm-sst2": Case("sst2", "train.tsv"),
+    "minilm-1k-tokens": Case(batch=64, peers=(), steps=60),
+    "minilm-fp32": Case(settings={"train.precision": "fp32"}, peers=("default",)),
+    "base-banking77": Case(shape="bert-base", steps=60),
+    "base-1k-tokens": Case(shape="bert-base", batch=64, peers=(), steps=25),
+    "xlmr-base-banking77": Case(shape="xlm-r-base", steps=60, peers=("tuned",)),
+}
+SHAPES: dict[str, dict[str, Any]] = {
+    "bert-base": {"model_type": "bert", "vocab_size": 30522, "max_position_embeddings": 512},
+    "xlm-r-base": {
+        "model_type": "xlm-roberta",
+        "vocab_size": 250_002,
+        "max_position_embeddings": 514,
+        "type_vocab_size": 1,
+        "pad_token_id": 1,
+    },
+}
+
+
+def encoder_of(shape: str | None, work: Path) -> str:
+    """The starter's folder, or one with random weights of this shape and the starter's tokenizer."""
+    from snapfit.nn.encoder import find_encoder
+
+    starter = find_encoder("starter").folder
+    if shape is None:
+        return str(starter)
+    folder = work / shape
+    if not folder.exists():
+        import shutil
+
+        import torch
+        from transformers import AutoConfig, AutoModel
+
+        wanted = dict(SHAPES[shape])
+        config = AutoConfig.for_model(wanted.pop("model_type"), **wanted)
+        torch.manual_seed(0)
+        AutoModel.from_config(config, dtype=torch.float32).save_pretrained(folder)
+        for name in ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt"):
+            if (starter / name).exists():
+                shutil.copy(starter / name, folder / name)
+    return str(folder)
+
+
+def ours(case: Case, data: Path, encoder: str) -> Run:
+    """One run of snapfit."""
+    settings = {"train.batch": case.batch, "length.max_tokens": 128, **case.settings}
+    asked = {"table": str(data / case.folder / case.train), "encoder": encoder, "steps": case.steps}
+    return _last_json([sys.executable, str(WORKER), json.dumps({**asked, "settings": settings})], Path.cwd())
+
+
+def theirs(case: Case, setting: str, data: Path, encoder: str, peer: Path) -> Run:
+    """One run of Trainer."""
+    command = [sys.executable, str(peer), "--train", str(data / case.folder / case.train), "--encoder", encoder]
+    command += ["--setting", setting, "--max-steps", str(case.steps)]
+    command += ["--batch", str(case.batch)] if setting == "tuned" else []
+    with tempfile.TemporaryDirectory() as scratch:
+        return _last_json(command, Path(scratch))
+
+
+@contextmanager
+def busy_neighbour() -> Iterator[None]:
+    """A foreign process that keeps one core busy."""
+    neighbour = subprocess.Popen([sys.executable, "-c", "while True: pass"])
+    try:
+        yield
+    finally:
+        neighbour.kill()
+        neighbour.wait()
+
+
+def a_round(case: Case, data: Path, encoder: str, peer: Path) -> Run:
+    """Each system once; again while the machine drifts."""
+    for _ in range(TRIES):
+        run: Run = {"snapfit": ours(case, data, encoder)}
+        for setting in case.peers:
+            run[setting] = theirs(case, setting, data, encoder, peer)
+        if case.busy:
+            with busy_neighbour():
+                run["busy"] = ours(case, data, encoder)
+        again = ours(case, data, encoder)["calibration"]
+        before = run["snapfit"]["calibration"]
+        run["drift"] = max(before + again) / min(before + again) - 1
+        run["load"] = os.getloadavg()[0]
+        if run["drift"] <= DRIFT:
+            break
+    return run
+
+
+def figures(runs: list[Run]) -> dict[str, float]:
+    """Medians over the rounds of a case."""
+
+    def median(value: Any) -> float:
+        return statistics.median(value(run) for run in runs)
+
+    found = {
+        "rounds": len(runs),
+        "tokens_per_s": median(lambda run: run["snapfit"]["real_tokens_per_s"]),
+        "roofline_share": median(lambda run: run["snapfit"]["roofline_share"]),
+        "optimizer_share": median(lambda run: run["snapfit"]["optimizer_share"]),
+        "tokens_per_step": median(lambda run: run["snapfit"]["tokens_per_step"]),
+        "peak_rss_mib": median(lambda run: run["snapfit"]["peak_rss_mib"]),
+        "drift": median(lambda run: run["drift"]),
+    }
+    for setting in ("default", "tuned"):
+        if setting in runs[0]:
+            ratios = [run["snapfit"]["real_tokens_per_s"] / run[setting]["real_tokens_per_s"] for run in runs]
+            found[f"{setting}_tokens_per_s"] = median(lambda run, s=setting: run[s]["real_tokens_per_s"])
+            found[f"vs_{setting}"] = statistics.median(ratios)
+            found[f"vs_{setting}_least"], found[f"vs_{setting}_most"] = min(ratios), max(ratios)
+    if "busy" in runs[0]:
+        found["busy_over_quiet"] = median(lambda run: run["busy"]["step_seconds"] / run["snapfit"]["step_seconds"])
+    return found
+
+
+def rows(by_case: dict[str, dict[str, float]]) -> list[list[str]]:
+    """The table."""
+
+    def ratio(found: dict[str, float], setting: str) -> str:
+        if f"vs_{setting}" not in found:
+            return ""
+        spread = f"{found[f'vs_{setting}_least']:.2f} to {found[f'vs_{setting}_most']:.2f}"
+        return f"{found[f'vs_{setting}']:.2f}x ({spread})"
+
+    return [
+        [
+            name,
+            f"{found['tokens_per_s']:,.0f}",
+            *(
+                f"{found[f'{s}_tokens_per_s']:,.0f}" if f"{s}_tokens_per_s" in found else ""
+                for s in ("default", "tuned")
+            ),
+            ratio(found, "default"),
+            ratio(found, "tuned"),
+            f"{100 * found['roofline_share']:.0f} %",
+            f"{100 * found['optimizer_share']:.0f} %",
+            f"{found['peak_rss_mib']:,.0f}",
+        ]
+        for name, found in by_case.items()
+    ]
+
+
+def summary(results: Results) -> dict[str, dict[str, float]]:
+    """Figures by case, of what was run."""
+    by_case: dict[str, list[Run]] = {}
+    for key, run in results.runs.items():
+        by_case.setdefault(key.rsplit("/", 1)[0], []).append(run)
+    return {name: figures(by_case[name]) for name in CASES if name in by_case}
+
+
+def main() -> None:
+    """Run what is missing, print, and hold the ratios against their floors."""
+    parser = base_parser(__doc__ or "")
+    parser.add_argument("--only", nargs="*", choices=list(CASES), metavar="CASE", help=", ".join(CASES))
+    parser.add_argument("--rounds", type=int, default=5, help="of each case; medians are shown")
+    shared = ROOT.parent / "shared"
+    parser.add_argument("--data", type=Path, default=Path(os.environ.get("SNAPFIT_REAL_DATA", shared / "data")))
+    parser.add_argument("--peer", type=Path, default=shared / "peers/hf_trainer.py", help="the Trainer script")
+    arguments = parser.parse_args()
+    for needed in (arguments.data, arguments.peer):
+        if not needed.exists():
+            sys.exit(f"{needed} is absent; --data and --peer name other places")
+    results = Results(arguments.json)
+    names = arguments.only or (["minilm-banking77"] if arguments.quick else list(CASES))
+    with tempfile.TemporaryDirectory(prefix="snapfit-speed-") as folder:
+        for number in range(2 if arguments.quick else arguments.rounds):
+            for name in names:
+                key = f"{name}/{number}"
+                if key not in results.runs:
+                    encoder = encoder_of(CASES[name].shape, Path(folder))
+                    results.add(key, a_round(CASES[name], arguments.data, encoder, arguments.peer))
+                    shown = {k: round(v, 3) for k, v in figures([results.runs[key]]).items()}
+                    print(f"{key}: {shown}", flush=True)
+    by_case = summary(results)
+    print(f"\nmachine: {machine()}\n")
+    print(table(HEADER, rows(by_case)))
+    for name, found in by_case.items():
+        if "busy_over_quiet" in found:
+            print(f"{name}: a step beside a foreign busy process takes {found['busy_over_quiet']:.2f}x as long")
+    if arguments.check:
+        measured = {f"{name} {what}": value for name, found in by_case.items() for what, value in found.items()}
+        missed = check_floors("speed", measured)
+        print("\n".join(missed) or "every floor holds")
+        sys.exit(1 if missed else 0)
+
+
+def _last_json(command: list[str], cwd: Path) -> Run:
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
+    done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise RuntimeError(f"{' '.join(command)}\nended with {done.returncode}:\n{done.stderr[-2000:]}")
+    answer: Run = json.loads(done.stdout.strip().splitlines()[-1])
+    return answer
+
+
+if __name__ == "__main__":
+    main()
