@@ -72,16 +72,21 @@ def test_attention_of_large_scores_stays_finite(kernels: Kernels) -> None:
 @pytest.mark.parametrize("shape", [(1, 8), (5, 33), (70, 384)])
 def test_norm(kernels: Kernels, dtype: torch.dtype, shape: tuple[int, int]) -> None:
     torch.manual_seed(0)
-    y, residual, gradient = (torch.randn(shape).to(dtype) for _ in range(3))
+    y, more = (torch.randn(shape).to(dtype) for _ in range(2))
+    residual, own = torch.randn(shape), torch.randn(shape)
+    gradient = own + more.float()
     bias, gamma, beta = (torch.randn(shape[1]) for _ in range(3))
     wide = [tensor.float().requires_grad_(True) for tensor in (y, bias, residual, gamma, beta)]
     expected = F.layer_norm(wide[2] + wide[0] + wide[1], shape[1:], wide[3], wide[4], 1e-5)
-    expected.backward(gradient.float())
+    expected.backward(gradient)
     normal = y.clone()
-    found, inverse = kernels.norm(normal, bias, residual, (gamma, beta, 1e-5), DropoutKey())
-    assert close(found, expected, dtype)
-    through, dropped, sums = kernels.norm_gradient(gradient, normal, inverse, gamma, DropoutKey())
-    assert torch.equal(through, dropped)
+    found, narrow, inverse = kernels.norm(normal, bias, residual, (gamma, beta, 1e-5), DropoutKey())
+    assert close(found, expected, torch.float32)
+    assert torch.equal(narrow, found.to(dtype))
+    through, dropped, sums = kernels.norm_gradient(normal, own, more, inverse, gamma, DropoutKey())
+    assert torch.equal(through.to(dtype), dropped)
+    alone = kernels.norm_gradient(normal, gradient, None, inverse, gamma, DropoutKey())
+    assert all(torch.equal(left, right) for left, right in zip(alone, (through, dropped, sums), strict=True))
     # The normalised rows that a gradient is taken from are themselves rounded, and eight of them are few.
     for part, tensor in ((through, wide[2]), (sums[0], wide[3]), (sums[1], wide[4]), (sums[2], wide[1])):
         assert close(part, tensor.grad, dtype)
@@ -93,15 +98,14 @@ def test_what_the_norm_drops_is_dropped_from_its_gradient(kernels: Kernels, dtyp
     shape, p = (400, 96), 0.25
     key = DropoutKey.draw(p)
     y, zeros, ones = torch.ones(shape, dtype=dtype), torch.zeros(shape[1]), torch.ones(shape[1])
-    residual = torch.randn(shape).to(dtype)
+    residual, gradient = torch.randn(shape), torch.randn(shape)
     normal = y.clone()
-    found, inverse = kernels.norm(normal, zeros, residual, (ones, zeros, 1e-5), key)
-    gradient = torch.randn(shape).to(dtype)
-    through, dropped, sums = kernels.norm_gradient(gradient, normal, inverse, ones, key)
+    found, _, inverse = kernels.norm(normal, zeros, residual, (ones, zeros, 1e-5), key)
+    through, dropped, sums = kernels.norm_gradient(normal, gradient, None, inverse, ones, key)
     kept = dropped != 0
     assert abs(1 - kept.double().mean() - p) < 4 * (p * (1 - p) / kept.numel()) ** 0.5
-    assert close(dropped, torch.where(kept, through.float() / (1 - p), 0), dtype)
-    expected = F.layer_norm(residual.float() + torch.where(kept, 1 / (1 - p), 0.0), shape[1:], eps=1e-5)
+    assert close(dropped, torch.where(kept, through / (1 - p), 0), dtype)
+    expected = F.layer_norm(residual + torch.where(kept, 1 / (1 - p), 0.0), shape[1:], eps=1e-5)
     assert close(found, expected, dtype)
     assert close(sums[2], dropped.float().sum(0), dtype)
 
@@ -139,7 +143,8 @@ def test_what_is_not_finite_is_not_hidden(kernels: Kernels, value: float) -> Non
         u[2, 3] = value
         assert not kernels.gelu(u, torch.zeros(32)).isfinite().all()
         normal = u.clone()
-        out, _ = kernels.norm(normal, torch.zeros(32), u * 0 + 1, (torch.ones(32), torch.zeros(32), 1e-5), DropoutKey())
+        norm = (torch.ones(32), torch.zeros(32), 1e-5)
+        out, _, _ = kernels.norm(normal, torch.zeros(32), torch.ones(4, 32), norm, DropoutKey())
         assert not out[2].isfinite().all()
         mixed, _ = kernels.attention(torch.cat([u, u, u], 1), torch.zeros(96), starts_of([4]), 2, 0.25)
         assert not mixed.isfinite().all()

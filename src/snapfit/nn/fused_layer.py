@@ -1,8 +1,9 @@
 """A layer of BERT's kind on packed rows, forwards and backwards in one piece: products by torch, the rest by kernels.c.
 
 transformers' modules keep their parameters and names; what is exchanged is a layer's `forward` while training. The
-mathematics is theirs. Between the products numbers are bf16 under bf16 autocast, else float32; biases, norms, softmax
-and all sums are computed in float32. What is dropped is a function of torch's seed.
+mathematics is theirs. What goes into products and comes out of them is bf16 under bf16 autocast, else float32; the
+states that layers hand on, biases, norms, softmax and all sums are in float32. What is dropped is a function of torch's
+seed.
 """
 
 from typing import Any
@@ -42,8 +43,9 @@ class FusedLayer:
         learns = torch.is_grad_enabled()
         self.changing |= learns
         half = torch.is_autocast_enabled("cpu")
-        states = hidden_states[0].to(torch.bfloat16 if half else torch.float32).contiguous()
-        output: Tensor = _Layer.apply(states, packing.starts, self, *self._parameters)  # type: ignore[no-untyped-call]
+        dtype = torch.bfloat16 if half else torch.float32
+        states = hidden_states[0].float().contiguous()
+        output: Tensor = _Layer.apply(states, dtype, packing.starts, self, *self._parameters)  # type: ignore[no-untyped-call]
         self.changing = learns  # after a pass without gradients all copies are as the weights are
         return output.unsqueeze(0)
 
@@ -134,22 +136,26 @@ class _Layer(torch.autograd.Function):
     """x -> norm(h + W2 gelu(W1 h)) with h = norm(x + Wo attention(x)), dropout before both sums."""
 
     @staticmethod
-    def forward(context: Any, x: Tensor, starts: Tensor, fused: FusedLayer, *weights: Tensor) -> Tensor:
+    def forward(
+        context: Any, x: Tensor, dtype: torch.dtype, starts: Tensor, fused: FusedLayer, *weights: Tensor
+    ) -> Tensor:
         kernels, heads, scale = fused.kernels, fused.heads, fused.scale
         wq, bq, wk, bk, wv, bv, wo, bo, w1, b1, w2, b2, g1, c1, g2, c2 = (weight.detach() for weight in weights)
-        drops, dtype = fused.drops(), x.dtype
+        drops = fused.drops()
         into_qkv, into_out = fused.numbers("qkv", (wq, wk, wv), dtype), fused.numbers("out", (wo,), dtype)
         into_inner, into_state = fused.numbers("inner", (w1,), dtype), fused.numbers("state", (w2,), dtype)
-        bias = torch.cat((bq, bk, bv))
-        qkv = x @ into_qkv.t()
+        bias, narrow_x = torch.cat((bq, bk, bv)), x.to(dtype)
+        qkv = narrow_x @ into_qkv.t()
         mixed, logs = kernels.attention(qkv, bias, starts, heads, scale)
         normal1 = mixed @ into_out.t()
-        h, inverse1 = kernels.norm(normal1, bo, x, (g1, c1, fused.eps[0]), drops[0])
-        u = h @ into_inner.t()
+        h, narrow_h, inverse1 = kernels.norm(normal1, bo, x, (g1, c1, fused.eps[0]), drops[0])
+        u = narrow_h @ into_inner.t()
         active = kernels.gelu(u, b1)
         normal2 = active @ into_state.t()
-        out, inverse2 = kernels.norm(normal2, b2, h, (g2, c2, fused.eps[1]), drops[1])
-        context.save_for_backward(x, qkv, mixed, logs, normal1, inverse1, h, u, active, normal2, inverse2, starts)
+        out, _, inverse2 = kernels.norm(normal2, b2, h, (g2, c2, fused.eps[1]), drops[1])
+        context.save_for_backward(
+            narrow_x, qkv, mixed, logs, normal1, inverse1, narrow_h, u, active, normal2, inverse2, starts
+        )
         context.rest = (fused, drops, bias, b1, g1, g2, into_qkv, into_out, into_inner, into_state)
         context.dtypes = [weight.grad_dtype for weight in weights]
         return out
@@ -159,36 +165,18 @@ class _Layer(torch.autograd.Function):
         x, qkv, mixed, logs, normal1, inverse1, h, u, active, normal2, inverse2, starts = context.saved_tensors
         fused, drops, bias, b1, g1, g2, into_qkv, into_out, into_inner, into_state = context.rest
         kernels = fused.kernels
-        through, y, sums2 = kernels.norm_gradient(gradients[0].contiguous(), normal2, inverse2, g2, drops[1])
+        through, y, sums2 = kernels.norm_gradient(normal2, gradients[0].contiguous(), None, inverse2, g2, drops[1])
         dw2 = y.t() @ active
         du = y @ into_state
         db1 = kernels.gelu_gradient(du, u, b1)
         dw1 = du.t() @ h
-        dh = torch.addmm(through, du, into_inner)
-        through, y, sums1 = kernels.norm_gradient(dh, normal1, inverse1, g1, drops[0])
+        through, y, sums1 = kernels.norm_gradient(normal1, through, du @ into_inner, inverse1, g1, drops[0])
         dwo = y.t() @ mixed
         dqkv = kernels.attention_gradient(qkv, bias, starts, fused.heads, fused.scale, logs, y @ into_out)
-        dwqkv = dqkv.t() @ x
-        dx = torch.addmm(through, dqkv, into_qkv)
+        dwq, dwk, dwv = (dqkv.t() @ x).chunk(3)
+        dx = through.add_(dqkv @ into_qkv)
         dbq, dbk, dbv = kernels.column_sums(dqkv).chunk(3)
-        dwq, dwk, dwv = dwqkv.chunk(3)
-        found = (
-            dwq,
-            dbq,
-            dwk,
-            dbk,
-            dwv,
-            dbv,
-            dwo,
-            sums1[2],
-            dw1,
-            db1,
-            dw2,
-            sums2[2],
-            sums1[0],
-            sums1[1],
-            sums2[0],
-            sums2[1],
-        )
+        (dg1, dc1, dbo), (dg2, dc2, db2) = sums1, sums2
+        found = (dwq, dbq, dwk, dbk, dwv, dbv, dwo, dbo, dw1, db1, dw2, db2, dg1, dc1, dg2, dc2)
         cast = (tensor.to(dtype) for tensor, dtype in zip(found, context.dtypes, strict=True))
-        return (dx, None, None, *cast)
+        return (dx, None, None, None, *cast)

@@ -347,11 +347,12 @@ int NAMED(attention_backward)(const NUMBER *qkv, const float *bias, const int64_
     return failed;
 }
 
-/* out = norm(residual + dropout(y + bias)) * gamma + beta, row by row; y becomes the normalised rows before gamma.
-   threshold: an element is dropped when its hash is below; 0 drops none. Writes 1 / standard deviation of each row. */
-int NAMED(norm_forward)(NUMBER *y, const float *bias, const NUMBER *residual, const float *gamma, const float *beta,
-                         float eps, long rows, long features, uint32_t threshold, float kept, uint32_t key, NUMBER *out,
-                         float *inverse) {
+/* out = norm(residual + dropout(y + bias)) * gamma + beta, row by row, and the same as numbers where `narrow` is given;
+   y becomes the normalised rows before gamma. threshold: an element is dropped when its hash is below; 0 drops none.
+   Writes 1 / standard deviation of each row. */
+int NAMED(norm_forward)(NUMBER *y, const float *bias, const float *residual, const float *gamma, const float *beta,
+                        float eps, long rows, long features, uint32_t threshold, float kept, uint32_t key, float *out,
+                        NUMBER *narrow, float *inverse) {
     int failed = 0;
 #pragma omp parallel
     {
@@ -363,19 +364,20 @@ int NAMED(norm_forward)(NUMBER *y, const float *bias, const NUMBER *residual, co
         for (long row = 0; row < rows; row++) {
             if (!z) continue;
             NUMBER *at = y + row * features;
-            const NUMBER *from = residual + row * features;
+            const float *from = residual + row * features;
+            float *to = out + row * features;
             uint32_t place = (uint32_t)(row * features);
             float sum = 0.0f, spread = 0.0f;
             if (threshold)
                 for (long c = 0; c < features; c++) {
                     float x = FROM(at[c]) + bias[c];
                     x = hashed(place + (uint32_t)c, key) < threshold ? 0.0f : x * kept;
-                    z[c] = FROM(from[c]) + x;
+                    z[c] = from[c] + x;
                     sum += z[c];
                 }
             else
                 for (long c = 0; c < features; c++) {
-                    z[c] = FROM(from[c]) + FROM(at[c]) + bias[c];
+                    z[c] = from[c] + FROM(at[c]) + bias[c];
                     sum += z[c];
                 }
             float mean = sum / (float)features;
@@ -384,8 +386,10 @@ int NAMED(norm_forward)(NUMBER *y, const float *bias, const NUMBER *residual, co
             for (long c = 0; c < features; c++) {
                 float x = (z[c] - mean) * scale;
                 at[c] = TO(x);
-                out[row * features + c] = TO(x * gamma[c] + beta[c]);
+                to[c] = x * gamma[c] + beta[c];
             }
+            if (narrow)
+                for (long c = 0; c < features; c++) narrow[row * features + c] = TO(to[c]);
             inverse[row] = scale;
         }
         free(z);
@@ -393,52 +397,60 @@ int NAMED(norm_forward)(NUMBER *y, const float *bias, const NUMBER *residual, co
     return failed;
 }
 
-/* The gradient of norm_forward: through the residual into `through`, through y into `dropped` (which may be the same
-   array when nothing is dropped); and the sums over rows for gamma, beta and bias into sums [3, features]. */
-int NAMED(norm_backward)(const NUMBER *gradient, const NUMBER *normal_rows, const float *inverse, const float *gamma,
-                          long rows, long features, uint32_t threshold, float kept, uint32_t key, NUMBER *through,
-                          NUMBER *dropped, float *sums) {
-    int most = omp_get_max_threads();
+/* The gradient of norm_forward, whose own is gradient + more (more may be NULL): through the residual into `through`,
+   through y into `dropped`; and the sums over rows for gamma, beta and bias into sums [3, features]. */
+int NAMED(norm_backward)(const NUMBER *normal_rows, const float *gradient, const NUMBER *more, const float *inverse,
+                         const float *gamma, long rows, long features, uint32_t threshold, float kept, uint32_t key,
+                         float *through, NUMBER *dropped, float *sums) {
+    int most = omp_get_max_threads(), failed = 0;
     float *partial = calloc((size_t)(most * 3 * features), sizeof(float));
     if (!partial) return 1;
 #pragma omp parallel
     {
         float *own = partial + omp_get_thread_num() * 3 * features;
         float *dgamma = own, *dbeta = own + features, *dbias = own + 2 * features;
+        float *up = malloc(sizeof(float) * (size_t)features);
+        if (!up)
+#pragma omp atomic write
+            failed = 1;
 #pragma omp for schedule(static)
         for (long row = 0; row < rows; row++) {
-            const NUMBER *g = gradient + row * features, *x = normal_rows + row * features;
-            NUMBER *z = through + row * features, *d = dropped + row * features;
+            if (!up) continue;
+            const NUMBER *x = normal_rows + row * features, *g = more + row * features;
+            float *z = through + row * features;
+            NUMBER *d = dropped + row * features;
             uint32_t place = (uint32_t)(row * features);
             float sum = 0.0f, product = 0.0f;
+            if (more)
+                for (long c = 0; c < features; c++) up[c] = gradient[row * features + c] + FROM(g[c]);
+            else
+                for (long c = 0; c < features; c++) up[c] = gradient[row * features + c];
             for (long c = 0; c < features; c++) {
-                float up = FROM(g[c]), normalised = FROM(x[c]), inner = up * gamma[c];
-                dgamma[c] += up * normalised;
-                dbeta[c] += up;
+                float normalised = FROM(x[c]), inner = up[c] * gamma[c];
+                dgamma[c] += up[c] * normalised;
+                dbeta[c] += up[c];
                 sum += inner;
                 product += inner * normalised;
             }
             float mean = sum / (float)features, slope = product / (float)features, scale = inverse[row];
+            for (long c = 0; c < features; c++) z[c] = (up[c] * gamma[c] - mean - FROM(x[c]) * slope) * scale;
             if (threshold)
                 for (long c = 0; c < features; c++) {
-                    float value = (FROM(g[c]) * gamma[c] - mean - FROM(x[c]) * slope) * scale;
-                    float passed = hashed(place + (uint32_t)c, key) < threshold ? 0.0f : value * kept;
-                    z[c] = TO(value);
+                    float passed = hashed(place + (uint32_t)c, key) < threshold ? 0.0f : z[c] * kept;
                     d[c] = TO(passed);
                     dbias[c] += passed;
                 }
             else
                 for (long c = 0; c < features; c++) {
-                    float value = (FROM(g[c]) * gamma[c] - mean - FROM(x[c]) * slope) * scale;
-                    z[c] = TO(value);
-                    d[c] = TO(value);
-                    dbias[c] += value;
+                    d[c] = TO(z[c]);
+                    dbias[c] += z[c];
                 }
         }
+        free(up);
     }
     join(sums, partial, most, 3 * features);
     free(partial);
-    return 0;
+    return failed;
 }
 
 /* out = gelu(u + bias), the exact one. */

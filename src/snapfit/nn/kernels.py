@@ -72,28 +72,38 @@ class Kernels:
         residual: Tensor,
         norm: tuple[Tensor, Tensor, float],
         dropout: "DropoutKey",
-    ) -> tuple[Tensor, Tensor]:
-        """norm(residual + dropout(y + bias)); y, residual: numbers [tokens, features]; norm: gamma, beta, epsilon.
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """norm(residual + dropout(y + bias)); y: numbers [tokens, features]; norm: gamma, beta, epsilon.
 
-        y becomes the normalised rows before gamma. Returns the rows, and 1 / standard deviation of each [tokens].
+        y becomes the normalised rows before gamma. Returns the rows in float32, the same as numbers, and 1 / standard
+        deviation of each [tokens].
         """
         (rows, features), (gamma, beta, eps) = y.shape, norm
-        out, inverse = torch.empty_like(y), torch.empty(rows)
+        out, inverse = torch.empty((rows, features)), torch.empty(rows)
+        narrow = out if y.dtype == torch.float32 else torch.empty_like(y)
         self._call(
             *("norm_forward", y, bias, residual, gamma, beta, eps, rows, features),
-            *(dropout.threshold, dropout.kept, dropout.key, out, inverse),
+            *(dropout.threshold, dropout.kept, dropout.key, out, None if narrow is out else narrow, inverse),
         )
-        return out, inverse
+        return out, narrow, inverse
 
     def norm_gradient(
-        self, gradient: Tensor, normal: Tensor, inverse: Tensor, gamma: Tensor, dropout: "DropoutKey"
+        self,
+        normal: Tensor,
+        gradient: Tensor,
+        more: Tensor | None,
+        inverse: Tensor,
+        gamma: Tensor,
+        dropout: "DropoutKey",
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Gradients of the residual and of y, and those of gamma, beta and bias as [3, features]."""
-        rows, features = gradient.shape
-        through, sums = torch.empty_like(gradient), torch.empty((3, features))
-        dropped = torch.empty_like(gradient) if dropout.threshold else through
+        """Gradients of the residual (float32) and of y (numbers), and those of gamma, beta and bias as [3, features].
+
+        normal: what `norm` made of y. gradient: of the rows, float32; more: numbers to be added to it, if any.
+        """
+        rows, features = normal.shape
+        through, dropped, sums = torch.empty((rows, features)), torch.empty_like(normal), torch.empty((3, features))
         self._call(
-            *("norm_backward", gradient, normal, inverse, gamma, rows, features),
+            *("norm_backward", normal, gradient, more, inverse, gamma, rows, features),
             *(dropout.threshold, dropout.kept, dropout.key, through, dropped, sums),
         )
         return through, dropped, sums
@@ -147,7 +157,7 @@ class Kernels:
         )
         return bool(finite)
 
-    def _call(self, name: str, first: Tensor, *arguments: "Tensor | int | float") -> None:
+    def _call(self, name: str, first: Tensor, *arguments: "Tensor | int | float | None") -> None:
         """Call the function for the first tensor's dtype."""
         function = getattr(self._library, f"{name}_{_SUFFIX[first.dtype]}")
         _check(function(ctypes.c_void_p(first.data_ptr()), *map(_argument, arguments)))
@@ -245,9 +255,9 @@ def _check(status: int) -> None:
         raise MemoryError("a kernel got no memory")
 
 
-def _argument(value: "Tensor | int | float") -> object:
-    if isinstance(value, Tensor):
-        return ctypes.c_void_p(value.data_ptr())
+def _argument(value: "Tensor | int | float | None") -> object:
+    if isinstance(value, Tensor) or value is None:
+        return ctypes.c_void_p(None if value is None else value.data_ptr())
     return ctypes.c_float(value) if isinstance(value, float) else ctypes.c_long(value)
 
 
