@@ -172,7 +172,8 @@ def _long_texts(folder: Path) -> Scene:
 
 
 def _limited(scene: Scene, run: Path, room_bytes: int | None) -> Shortage:
-    """What a forked training told. room_bytes: how much it may take from its first step on."""
+    """What a forked training told. room_bytes: how much it may take from its first step to its last."""
+    before = resource.getrlimit(resource.RLIMIT_AS)
     heard = Shortage(1000, 0, MemoryError)
     note, log = run.with_suffix(".json"), run.with_suffix(".log")
 
@@ -180,8 +181,9 @@ def _limited(scene: Scene, run: Path, room_bytes: int | None) -> Shortage:
         heard(event)
         if event["kind"] == "start" and room_bytes is not None:
             pages = int(Path("/proc/self/statm").read_text(encoding="utf-8").split()[0])
-            limit = pages * resource.getpagesize() + room_bytes
-            resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+            resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + room_bytes, before[1]))
+        elif event["kind"] == "final":  # the steps are over; a loader that gets nothing for a thread ends the process
+            resource.setrlimit(resource.RLIMIT_AS, before)
 
     def work() -> None:
         scene.train(run, listener=listener)

@@ -10,7 +10,7 @@ import tiny
 from snapfit.nn.attention import NAME, _variable_length
 from snapfit.nn.classifier import Classifier
 from snapfit.nn.packed_encoder import PackedEncoder, use_packing, use_padding
-from snapfit.nn.packing import Packing
+from snapfit.nn.packing import ROUNDED, Packing
 
 PACKS = tuple(name for name in tiny.KNOWN if name not in ("mpnet", "deberta-v2"))
 CASES = [(name, pooling) for name in PACKS for pooling in tiny.poolings(name)]
@@ -75,6 +75,27 @@ def test_linear_layers_run_on_real_tokens_only(family: str) -> None:
     use_packing(model)
     model(**tiny.inputs(model.config, LENGTHS))
     assert set(seen) == {sum(LENGTHS)}
+    seen.clear()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        model(**tiny.inputs(model.config, LENGTHS))
+    assert set(seen) == {-(-sum(LENGTHS) // ROUNDED) * ROUNDED}
+
+
+@pytest.mark.parametrize("family", PACKS)
+def test_what_fills_up_the_tokens_changes_nothing(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = tiny.classifier(family, "mean")
+    use_packing(model)
+    batch = tiny.inputs(model.config, LENGTHS)
+    answers = []
+    for multiple in (1, ROUNDED):
+        monkeypatch.setattr("snapfit.nn.packed_encoder.ROUNDED", multiple)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            answers.append((model(**batch).logits, gradients(model, batch)))
+    (plain, expected), (filled, found) = answers
+    assert difference(filled, plain) < 2e-2
+    largest = max(float(gradient.abs().max()) for gradient in expected.values())
+    for name, gradient in found.items():
+        assert difference(gradient, expected[name], largest) < 2e-2, name
 
 
 @pytest.mark.parametrize("family", ["mpnet", "deberta-v2", *tiny.UNKNOWN])

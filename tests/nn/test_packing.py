@@ -34,6 +34,23 @@ def test_packing_and_padding_again_changes_nothing(lengths: list[int], extra: in
 
 
 @pytest.mark.parametrize("lengths", LENGTHS)
+def test_filled_up_to_a_multiple_nothing_else_changes(lengths: list[int]) -> None:
+    plain, filled = packing_of(lengths), Packing.of(mask_of(lengths), multiple=8)
+    assert filled is not None
+    total = sum(lengths)
+    padded = torch.randn(len(lengths), max(lengths), 2) * mask_of(lengths).unsqueeze(-1)
+    packed = filled.pack(padded)
+    assert packed.shape[1] == -(-total // 8) * 8 == filled.starts[-1]
+    assert torch.equal(packed[:, :total], plain.pack(padded))
+    assert torch.equal(filled.pad(packed), padded)
+    assert filled.filling == packed.shape[1] - total
+    assert filled.buckets[-1].tokens.stop == packed.shape[1]
+    source = torch.randn(packed[0].shape, dtype=torch.float64, requires_grad=True)
+    places, size = filled.places, len(lengths) * max(lengths)
+    assert torch.autograd.gradcheck(lambda x: spread(x, places, size), (source,))
+
+
+@pytest.mark.parametrize("lengths", LENGTHS)
 def test_buckets_take_every_token_once_in_order(lengths: list[int]) -> None:
     packing = packing_of(lengths)
     taken = [i for bucket in packing.buckets for i in range(bucket.tokens.start, bucket.tokens.stop)]

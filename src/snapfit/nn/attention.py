@@ -129,7 +129,7 @@ def _variable_length(
     if kernel is None:
         from torch.nn.attention.varlen import varlen_attn as kernel
     begins = packing.starts.int()
-    longest = int(packing.lengths[-1])
+    longest = int(packing.lengths.max())
     window = (-1, -1) if sliding_window is None else (sliding_window - 1, sliding_window - 1)
     output: Tensor = kernel(
         *(states.contiguous() for states in tokens),

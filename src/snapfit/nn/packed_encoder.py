@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from snapfit.nn.attention import use_attention, use_standard_attention
 from snapfit.nn.classifier import Classifier
-from snapfit.nn.packing import Packing
+from snapfit.nn.packing import ROUNDED, Packing
 
 _UNDERSTOOD = {"token_type_ids", "output_hidden_states", "output_attentions", "return_dict"}
 """Options of a call that mean the same for packed rows."""
@@ -32,7 +32,8 @@ class PackedEncoder:
 
     def __call__(self, input_ids: Tensor, attention_mask: Tensor, **options: Any) -> Any:
         options = {name: value for name, value in options.items() if value is not None}  # as native heads pass on
-        packing = Packing.of(attention_mask)
+        rounded = ROUNDED if input_ids.device.type == "cpu" and torch.is_autocast_enabled("cpu") else 1
+        packing = Packing.of(attention_mask, multiple=rounded)
         if packing is None or not options.keys() <= _UNDERSTOOD:
             return self._forward(input_ids=input_ids, attention_mask=attention_mask, **options)
         inputs = {"input_ids": input_ids, "position_ids": position_ids(input_ids, self._pad_id)}

@@ -14,6 +14,9 @@ from torch import Tensor
 
 from snapfit.data.tokenizer import token_places
 
+ROUNDED = 32
+"""Under bf16 on a CPU, tokens are filled up to a multiple of this with a row that nobody reads. The library of products
+compiles code for every new size, which takes longer than the product; rounded, a run needs few sizes and keeps them."""
 MAX_BUCKETS = 4
 """The most groups of rows that attention runs in, one after another; measured, more cost more than they save."""
 
@@ -44,22 +47,25 @@ class Bucket:
 class Packing:
     """Where the tokens of a padded batch are once they are packed, rows in order of length.
 
-    rows, width: of the padded batch. places: int64 [tokens], of each packed token in [rows * width].
-    lengths: of the rows as packed. starts: int64 [rows + 1], where each begins. buckets: what attention takes at once.
+    rows, width: of the padded batch. places: int64 [tokens], of each packed token in [rows * width]. filling: tokens
+    that are put behind them, a row of its own. lengths: of the rows as packed, the filling's last. starts: int64, where
+    each begins, and the end. buckets: what attention takes at once.
     """
 
     rows: int
     width: int
     places: Tensor
+    filling: int
     lengths: np.ndarray
     starts: Tensor
     buckets: tuple[Bucket, ...]
 
     @classmethod
-    def of(cls, mask: Tensor) -> "Packing | None":
+    def of(cls, mask: Tensor, *, multiple: int = 1) -> "Packing | None":
         """The packing of a batch, or None when it cannot be packed.
 
         mask: [rows, width], not 0 on real tokens, which stand on the left; each row has one at least.
+        multiple: fill the tokens up to a multiple of it.
         """
         real = mask.bool().cpu().numpy()
         lengths = real.sum(1)
@@ -69,12 +75,20 @@ class Packing:
         order = np.argsort(lengths, kind="stable")
         lengths = lengths[order]
         places = torch.from_numpy(token_places(order * width, lengths)).to(mask.device)
+        buckets = _buckets(lengths, mask.device)
+        total = int(lengths.sum())
+        filling = -total % multiple
+        if filling:
+            lengths = np.append(lengths, filling)
+            buckets = (*buckets, Bucket(slice(total, total + filling), 1, filling))
         starts = torch.from_numpy(np.concatenate(([0], np.cumsum(lengths)))).to(mask.device)
-        return cls(rows, width, places, lengths, starts, _buckets(lengths, mask.device))
+        return cls(rows, width, places, filling, lengths, starts, buckets)
 
     def pack(self, padded: Tensor) -> Tensor:
-        """[rows, width, ...] -> [1, tokens, ...]: the real tokens alone."""
+        """[rows, width, ...] -> [1, tokens, ...]: the real tokens alone; the filling repeats the first of them."""
         packed = padded.flatten(0, 1)[self.places]
+        if self.filling:
+            packed = torch.cat((packed, packed[:1].expand(self.filling, *packed.shape[1:])))
         return packed.unsqueeze(0)
 
     def pad(self, packed: Tensor) -> Tensor:
@@ -83,7 +97,10 @@ class Packing:
 
 
 def spread(source: Tensor, places: Tensor, size: int) -> Tensor:
-    """Rows of [n, ...] to distinct places of zeros [size, ...]; backwards they are picked up again."""
+    """Rows of [n, ...] to distinct places of zeros [size, ...]; backwards they are picked up again.
+
+    Rows beyond those that have a place are left out.
+    """
     result: Tensor = _Spread.apply(source, places, size)  # type: ignore[no-untyped-call]
     return result
 
@@ -98,14 +115,18 @@ class _Spread(torch.autograd.Function):
     @staticmethod
     def forward(context: Any, source: Tensor, places: Tensor, size: int) -> Tensor:
         context.save_for_backward(places)
+        context.rows = len(source)
         spread = source.new_zeros((size, *source.shape[1:]))
-        spread[places] = source
+        spread[places] = source[: len(places)]
         return spread
 
     @staticmethod
     def backward(context: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
         (places,) = context.saved_tensors
-        return gradients[0][places], None, None
+        picked = gradients[0][places]
+        if context.rows > len(places):
+            picked = torch.cat((picked, picked.new_zeros((context.rows - len(places), *picked.shape[1:]))))
+        return picked, None, None
 
 
 class _Collect(torch.autograd.Function):
