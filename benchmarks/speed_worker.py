@@ -1,6 +1,7 @@
 """One timed training of snapfit, for speed.py: prints a JSON line with rates, the step's parts and memory.
 
     python benchmarks/speed_worker.py '{"table": "train.csv", "encoder": "starter", "steps": 110, "settings": {}}'
+    python benchmarks/speed_worker.py '"calibrate"'          only how fast one product is now
 
 Steps up to `skip` are not timed. The process is set up as the command does it, before torch is loaded.
 """
@@ -32,7 +33,7 @@ CALIBRATION = 1024
 def calibrate() -> float:
     """GFLOP/s of one bf16 product now: what the machine gives at this moment."""
     left, right = (torch.ones(CALIBRATION, CALIBRATION, dtype=torch.bfloat16) for _ in range(2))
-    return 2 * CALIBRATION**3 / product_seconds(left, right) / 1e9
+    return 2 * CALIBRATION**3 / product_seconds(left, right, repeats=60) / 1e9
 
 
 def products_seconds(model: Any, tokens: int, dtype: torch.dtype) -> float:
@@ -81,6 +82,9 @@ class Watch:
 def main() -> None:
     """Train and tell."""
     asked = json.loads(sys.argv[1])
+    if asked == "calibrate":
+        print(json.dumps({"calibration": calibrate()}))
+        return
     settings = {"model.encoder": asked["encoder"], "train.seed": 1, "train.epochs": 50.0, **asked.get("settings", {})}
     recipe = Recipe.from_dict({}).with_values(settings)
     tables = read_tables(asked["table"], None, None, recipe.data)
@@ -91,7 +95,7 @@ def main() -> None:
         watch.wrap(loop, name)
     for name in ("step", "zero_grad"):
         watch.wrap(training.assembly.optimizer, name)
-    before, tokens, rows, seconds = calibrate(), 0, 0, []
+    tokens, rows, seconds = 0, 0, []
     steps, skip = asked["steps"], asked.get("skip", 10)
     start = time.perf_counter()
     for step in training._steps():
@@ -107,7 +111,6 @@ def main() -> None:
     total = sum(seconds)
     dtype = torch.bfloat16 if plan.recipe.train.precision == "bf16" else torch.float32
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
-    after = calibrate()
     bare = products_seconds(training.assembly.model, round(tokens / len(seconds)), dtype)
     print(
         json.dumps(
@@ -119,7 +122,6 @@ def main() -> None:
                 "optimizer_share": watch.seconds / total,
                 "roofline_share": bare / (total / len(seconds)),
                 "peak_rss_mib": memory,
-                "calibration": [before, after],
                 "precision": plan.recipe.train.precision,
                 "layer_parameters": layer_parameters(training.assembly.model),
                 "engine": list(training.assembly.engine),
