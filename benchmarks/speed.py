@@ -5,7 +5,8 @@
     python benchmarks/speed.py --only minilm-banking77 --rounds 5
 
 A round runs each system of a case once. Real tokens a second are compared, padding not counted, after the first ten
-steps. A product is timed before and after each round: one in which it drifts by more than DRIFT is done again. Trainer runs by the script --peer, in both of its settings.
+steps. A product is timed before and after each round: one in which it drifts by more than DRIFT is done again.
+Trainer runs by the script --peer, in both of its settings.
 """
 
 import json
