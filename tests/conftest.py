@@ -248,3 +248,14 @@ def make_tiny_encoder_dir(tmp_path_factory: pytest.TempPathFactory, tiny_tokeniz
 def tiny_encoder_dir(make_tiny_encoder_dir: Callable[..., Path]) -> Path:
     """The folder of a tiny random BERT encoder, 2 layers, 32 wide. A test that writes there makes its own."""
     return make_tiny_encoder_dir()
+
+
+@pytest.fixture(scope="session")
+def kernels() -> Any:
+    """The compiled kernels; skips with the reason where they cannot be built."""
+    from snapfit.nn.kernels import load_kernels, why_no_kernels
+
+    loaded = load_kernels()
+    if loaded is None:
+        pytest.skip(why_no_kernels())
+    return loaded

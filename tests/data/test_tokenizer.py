@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
-from snapfit.core.errors import BadInput
+from snapfit.core.errors import BadInput, WorkFailed
 from snapfit.data.batches import pad
 from snapfit.data.tokenizer import TextTokenizer, TokenIds
 
@@ -184,3 +184,21 @@ def test_limits_and_files_that_cannot_work(tiny_tokenizer_json: Path, tmp_path: 
         tokenizer_of(tmp_path / "absent.json")
     with pytest.raises(BadInput, match="not a tokenizer"):
         TextTokenizer.from_bytes(b"{}", max_tokens=8, pad_id=0)
+
+
+class PanicException(BaseException):
+    """What the library's Rust raises, under its name: no module exports it."""
+
+
+class Panicking:
+    """A tokenizer of the library that gets no threads."""
+
+    def encode_batch_fast(self, *arguments: object, **options: object) -> None:
+        raise PanicException("The global thread pool has not been initialized")
+
+
+def test_a_panic_of_the_library_is_an_error(tiny_tokenizer_json: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tokenizer = tokenizer_of(tiny_tokenizer_json, 12)
+    monkeypatch.setattr(tokenizer, "_tokenizer", Panicking())
+    with pytest.raises(WorkFailed, match="broke down on rows from 1 on, .* thread pool"):
+        tokenizer.encode(["a text"])

@@ -7,19 +7,11 @@ from torch import Tensor
 import tiny
 from snapfit.nn.classifier import Classifier
 from snapfit.nn.fused_layer import FusedLayer, fits, use_fused_layers, use_separate_layers, widen_gradients
-from snapfit.nn.kernels import Kernels, load_kernels, why_no_kernels
+from snapfit.nn.kernels import Kernels
 from snapfit.nn.packed_encoder import use_packing
 
 FITTING = ("bert", "ernie", "roberta", "xlm-roberta", "camembert", "electra")
 LENGTHS = [9, 3, 12, 3, 1, 7, 12, 5, 2, 8]
-
-
-@pytest.fixture(scope="module")
-def kernels() -> Kernels:
-    loaded = load_kernels()
-    if loaded is None:
-        pytest.skip(why_no_kernels())
-    return loaded
 
 
 def make(

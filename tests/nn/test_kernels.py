@@ -11,18 +11,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from snapfit.nn import kernels as module
-from snapfit.nn.kernels import DropoutKey, Kernels, load_kernels, why_no_kernels
+from snapfit.nn.kernels import DropoutKey, Kernels
 
 DTYPES = [torch.float32, torch.bfloat16]
 TOLERANCE = {torch.float32: 2e-6, torch.bfloat16: 2e-2}
-
-
-@pytest.fixture(scope="module")
-def kernels() -> Kernels:
-    loaded = load_kernels()
-    if loaded is None:
-        pytest.skip(why_no_kernels())
-    return loaded
 
 
 def close(found: Tensor, expected: Tensor, dtype: torch.dtype) -> bool:
@@ -224,6 +216,16 @@ def test_they_are_built_once(kernels: Kernels, tmp_path: Path) -> None:
     assert fresh(ASK, **environment) == "False"
     assert built.stat().st_mtime_ns == stamp
     assert built.name == f"kernels-{kernels.identity[:32]}.so"
+
+
+def test_a_cache_that_is_damaged_or_cannot_be_written_only_costs_time(kernels: Kernels, tmp_path: Path) -> None:
+    damaged = tmp_path / "kernels" / f"kernels-{kernels.identity[:32]}.so"
+    damaged.parent.mkdir()
+    damaged.write_bytes(b"")
+    assert fresh(ASK, SNAPFIT_CACHE=str(tmp_path)) == "False"
+    in_the_way = tmp_path / "file"
+    in_the_way.touch()
+    assert fresh(ASK, SNAPFIT_CACHE=str(in_the_way)) == "False"
 
 
 def test_what_is_built_is_named_by_what_it_is_built_from(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -108,6 +108,14 @@ def test_families_that_cannot_pack_stay_padded(family: str) -> None:
     assert difference(model(**batch).logits, expected) < 1e-5
 
 
+def test_without_a_mask_nothing_is_packed() -> None:
+    model = tiny.classifier("bert", "mean")
+    ids = tiny.inputs(model.config, [6, 6])["input_ids"]
+    expected = model.encoder(input_ids=ids).last_hidden_state
+    use_packing(model)
+    assert difference(model.encoder(input_ids=ids).last_hidden_state, expected) < 1e-5
+
+
 @pytest.mark.parametrize("side", ["left", "hole"])
 def test_other_padding_goes_through_as_it_is(side: str) -> None:
     model = tiny.classifier("bert", "mean")

@@ -4,19 +4,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from snapfit.nn.kernels import Kernels, load_kernels, why_no_kernels
+from snapfit.nn.kernels import Kernels
 from snapfit.training.adamw import KernelAdamW, can_step
 from snapfit.training.loop import clip_gradients, group_norms
 
 SHAPES = [(3,), (40, 50), (300, 100), (1,)]
-
-
-@pytest.fixture(scope="module")
-def kernels() -> Kernels:
-    loaded = load_kernels()
-    if loaded is None:
-        pytest.skip(why_no_kernels())
-    return loaded
 
 
 def parameters(seed: int = 0) -> list[nn.Parameter]:

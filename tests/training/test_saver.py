@@ -1,6 +1,8 @@
 """Saving in the background: what is written is what was there when `save` was called, or nothing at all."""
 
 import math
+import os
+import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -242,3 +244,17 @@ def test_what_older_checkpoints_take_counts_as_theirs(tmp_path: Path, monkeypatc
     check_disk(tmp_path, size, keep=1, other_bytes=0)
     with pytest.raises(BadInput):
         check_disk(tmp_path, size, keep=1, other_bytes=1)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="threads have no priority of their own")
+def test_a_save_whose_priority_cannot_be_lowered_is_a_save(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def forbidden(*arguments: object) -> None:
+        raise PermissionError("not in this sandbox")
+
+    monkeypatch.setattr(os, "setpriority", forbidden)
+    saver = Saver(tmp_path, keep=1)
+    saver.save({"step": 1}, {MODEL: {"w": torch.ones(2)}}, {}, patient=True)
+    saver.wait()
+    (outcome,) = saver.outcomes()
+    assert outcome.error is None
+    assert outcome.checkpoint is not None

@@ -78,13 +78,18 @@ static inline int finite_bits(float x) {
     return (bits & 0x7f800000u) != 0x7f800000u;
 }
 
-/* Adds the threads' partial sums in order. */
-static void join(float *sums, const float *partial, int threads, long n) {
+/* Zeros for n sums of each thread; NULL when there is no memory. A thread's own begin at its number times n. */
+static float *sums_of_threads(long n) { return calloc((size_t)(omp_get_max_threads() * n), sizeof(float)); }
+
+/* Adds the threads' partial sums in order, and frees them. */
+static void join(float *sums, float *partial, long n) {
+    int threads = omp_get_max_threads();
     for (long i = 0; i < n; i++) {
         float sum = 0.0f;
         for (int t = 0; t < threads; t++) sum += partial[t * n + i];
         sums[i] = sum;
     }
+    free(partial);
 }
 
 /* Sixteen floats, of any alignment. */
@@ -402,8 +407,8 @@ int NAMED(norm_forward)(NUMBER *y, const float *bias, const float *residual, con
 int NAMED(norm_backward)(const NUMBER *normal_rows, const float *gradient, const NUMBER *more, const float *inverse,
                          const float *gamma, long rows, long features, uint32_t threshold, float kept, uint32_t key,
                          float *through, NUMBER *dropped, float *sums) {
-    int most = omp_get_max_threads(), failed = 0;
-    float *partial = calloc((size_t)(most * 3 * features), sizeof(float));
+    int failed = 0;
+    float *partial = sums_of_threads(3 * features);
     if (!partial) return 1;
 #pragma omp parallel
     {
@@ -448,8 +453,7 @@ int NAMED(norm_backward)(const NUMBER *normal_rows, const float *gradient, const
         }
         free(up);
     }
-    join(sums, partial, most, 3 * features);
-    free(partial);
+    join(sums, partial, 3 * features);
     return failed;
 }
 
@@ -466,8 +470,7 @@ int NAMED(gelu_forward)(const NUMBER *u, const float *bias, long rows, long feat
 
 /* gradient becomes that of u; sums [features]: over rows, for the bias. */
 int NAMED(gelu_backward)(NUMBER *gradient, const NUMBER *u, const float *bias, long rows, long features, float *sums) {
-    int most = omp_get_max_threads();
-    float *partial = calloc((size_t)(most * features), sizeof(float));
+    float *partial = sums_of_threads(features);
     if (!partial) return 1;
 #pragma omp parallel
     {
@@ -482,15 +485,13 @@ int NAMED(gelu_backward)(NUMBER *gradient, const NUMBER *u, const float *bias, l
                 own[c] += value;
             }
     }
-    join(sums, partial, most, features);
-    free(partial);
+    join(sums, partial, features);
     return 0;
 }
 
 /* The sum of each column, for a bias. */
 int NAMED(column_sums)(const NUMBER *x, long rows, long features, float *sums) {
-    int most = omp_get_max_threads();
-    float *partial = calloc((size_t)(most * features), sizeof(float));
+    float *partial = sums_of_threads(features);
     if (!partial) return 1;
 #pragma omp parallel
     {
@@ -499,8 +500,7 @@ int NAMED(column_sums)(const NUMBER *x, long rows, long features, float *sums) {
         for (long row = 0; row < rows; row++)
             for (long c = 0; c < features; c++) own[c] += FROM(x[row * features + c]);
     }
-    join(sums, partial, most, features);
-    free(partial);
+    join(sums, partial, features);
     return 0;
 }
 

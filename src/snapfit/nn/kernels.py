@@ -205,16 +205,25 @@ def _load() -> tuple[Kernels | None, str]:
     )
     if compiler is None:
         return None, "there is no C compiler"
-    identity = _identity(compiler)
-    folder = default_cache_dir()
+    cache = default_cache_dir()
     with tempfile.TemporaryDirectory(prefix="snapfit-kernels-") as scratch:
-        place = (Path(scratch) if folder is None else folder / "kernels") / f"kernels-{identity[:32]}.so"
         try:
-            if not place.exists():
-                _build(compiler, place)
-            return Kernels(ctypes.CDLL(str(place)), identity), ""
+            identity = _identity(compiler)
+            kept = Path(scratch if cache is None else cache / "kernels") / f"kernels-{identity[:32]}.so"
+            try:
+                library = _library(compiler, kept)
+            except OSError:  # a cache that is damaged or cannot be written only costs time
+                library = _library(compiler, Path(scratch) / kept.name)
+            return Kernels(library, identity), ""
         except (OSError, subprocess.SubprocessError) as error:
             return None, f"{compiler} did not build them: {_first_line(error)}"
+
+
+def _library(compiler: str, place: Path) -> ctypes.CDLL:
+    """The library at a place, built there if there is none."""
+    if not place.exists():
+        _build(compiler, place)
+    return ctypes.CDLL(str(place))
 
 
 def _build(compiler: str, place: Path) -> None:

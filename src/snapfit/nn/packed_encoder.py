@@ -30,10 +30,10 @@ class PackedEncoder:
         self._forward: Callable[..., Any] = encoder.forward
         self._pad_id = pad_id
 
-    def __call__(self, input_ids: Tensor, attention_mask: Tensor, **options: Any) -> Any:
+    def __call__(self, input_ids: Tensor, attention_mask: Tensor | None = None, **options: Any) -> Any:
         options = {name: value for name, value in options.items() if value is not None}  # as native heads pass on
         rounded = ROUNDED if input_ids.device.type == "cpu" and torch.is_autocast_enabled("cpu") else 1
-        packing = Packing.of(attention_mask, multiple=rounded)
+        packing = None if attention_mask is None else Packing.of(attention_mask, multiple=rounded)
         if packing is None or not options.keys() <= _UNDERSTOOD:
             return self._forward(input_ids=input_ids, attention_mask=attention_mask, **options)
         inputs = {"input_ids": input_ids, "position_ids": position_ids(input_ids, self._pad_id)}

@@ -72,7 +72,7 @@ class Assembly:
             self.rows.undo()
 
     def release(self) -> None:
-        """Make the model one of transformers' own modules alone, as it was built."""
+        """Give the encoder, its layers and its attention back to transformers' own code."""
         use_separate_layers(self.model)
         use_padding(self.model)
 

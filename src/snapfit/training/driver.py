@@ -54,13 +54,14 @@ class Training:
             label_names=list(plan.label_set.names),
             pooling=recipe.model.pooling,
         )
+        train = plan.examples["train"]
         self.assembly = assemble(
             model,
             report,
             recipe,
             total_steps=plan.total_steps,
             device=plan.device,
-            used=np.union1d(used_ids(plan.examples["train"].tokens), [plan.examples["train"].pad_id]),
+            used=np.union1d(used_ids(train.tokens), [train.pad_id]),  # padded batches look up what they pad with
         )
         metric = recipe.train.metric
         self.progress = Progress(

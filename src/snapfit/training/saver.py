@@ -11,6 +11,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -106,10 +107,8 @@ class Saver:
 
     def _write(self, state: dict[str, Any], groups: Groups, start: float, blocked: float, patient: bool) -> None:
         checkpoint, error = None, None
-        if patient and sys.platform == "linux":  # where a thread has a priority of its own
-            os.setpriority(
-                os.PRIO_PROCESS, threading.get_native_id(), max(_PATIENT, os.getpriority(os.PRIO_PROCESS, 0))
-            )
+        if patient:
+            _step_aside()
         bad = _not_finite(groups)
         try:
             if bad is None:
@@ -121,6 +120,14 @@ class Saver:
             error = f"{bad} holds numbers that are not finite"
         seconds = time.monotonic() - start
         self._outcomes.append(Outcome(int(state["step"]), checkpoint, error, bad, blocked, seconds))
+
+
+def _step_aside() -> None:
+    """Let this thread be patient, where a thread has a priority of its own and may lower it."""
+    if sys.platform == "linux":
+        with suppress(OSError):  # a sandbox may forbid it, and the save matters more
+            own = os.getpriority(os.PRIO_PROCESS, 0)
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), max(_PATIENT, own))
 
 
 def check_disk(root: Path, checkpoint_bytes: int, *, keep: int, other_bytes: int) -> None:
