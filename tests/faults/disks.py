@@ -78,9 +78,9 @@ def run_full_disks(folder: Path, *, trials: int, seed: int = 0) -> FullDisks:
     """Train on disks with too little room, free some, and resume.
 
     folder: an empty one. Of three trials, one has too small a disk from the start; in the others something else leaves
-    too little room for another checkpoint at some step. Each training must be refused, fail with an error of ours, or
-    tell of the saves that failed; what is visible must be whole; and it must then come to the same end as an
-    undisturbed one. A trial depends on `seed` and its number alone.
+    too little room for another checkpoint from some step on, for nine steps or for good. Each training must be refused,
+    fail with an error of ours, or tell of the saves that failed; what is visible must be whole; and it must then come
+    to the same end as an undisturbed one. A trial depends on `seed` and its number alone.
     """
     began = time.monotonic()
     stage = Stage.make(folder)
@@ -157,17 +157,21 @@ def _fill_and_free(stage: Stage, disk: Path, trial: int, dice: random.Random) ->
         _fill(ballast, room)
     else:
         share = dice.choice((0.0, dice.uniform(0.0, 0.7)))
-        at_step, room = dice.randint(1, _LAST_STEP), int(stage.checkpoint_bytes * share)
+        at_step, room = dice.randint(1, _LAST_STEP - 12), int(stage.checkpoint_bytes * share)
+    until = at_step + dice.choice((9, _LAST_STEP))  # some disks are freed while the training still runs
 
     def hear(event: dict[str, Any]) -> None:
-        if event["kind"] == "step" and event["number"] == at_step:
+        # Again and again: a save that was under way removes an older checkpoint, and what it frees is taken too.
+        if event["kind"] == "step" and 0 < at_step <= event["number"] < until:
             _fill(ballast, room)
+        elif event["kind"] == "step" and event["number"] == until:
+            ballast.unlink(missing_ok=True)
 
     code = wait(fork(alone(lambda: stage.scene.train(run, listener=hear)), log=log))
     told = bool(_failed_steps(run))
     wrong = list(_wrong_when_full(run, code, log, refused=at_step == 0))
     if dice.random() < 0.5:
-        ballast.unlink()
+        ballast.unlink(missing_ok=True)
     else:
         run_command("mount", "-o", f"remount,size={16 * stage.needed_bytes}", str(disk))
     again = wait(fork(alone(lambda: stage.scene.train(run, resume=True)), log=log))
@@ -183,7 +187,7 @@ def _fill_and_free(stage: Stage, disk: Path, trial: int, dice: random.Random) ->
 
 def _fill(ballast: Path, room: int) -> None:
     """Write to a file until a disk has at most `room` bytes left."""
-    with contextlib.suppress(OSError), open(ballast, "wb", buffering=0) as file:
+    with contextlib.suppress(OSError), open(ballast, "ab", buffering=0) as file:
         while (left := shutil.disk_usage(ballast.parent).free - room) > 0:
             file.write(bytes(min(left, _BLOCK_BYTES)))
 
