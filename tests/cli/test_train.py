@@ -1,6 +1,9 @@
 """`snapfit train`, from a table to a bundle, and where its settings come from."""
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -152,3 +155,13 @@ def test_without_validation_the_result_says_so(run: Any, base: list[str]) -> Non
     outcome = run(*base, "--epochs", "0.5", "--out", "first", "--set", "data.valid_fraction=0", "--quiet")
     assert outcome.code == 0
     assert "none: no split was held out" in outcome.out
+
+
+def test_kernels_can_be_switched_off(base: list[str], tmp_path: Path) -> None:
+    """In a process of its own, for one that has loaded them keeps them; all of a training runs without."""
+    command = [sys.executable, "-m", "snapfit.cli.app", *base, "--epochs", "1", "--out", str(tmp_path / "run")]
+    environment = {**os.environ, "SNAPFIT_KERNELS": "off"}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "torch's own operators alone: SNAPFIT_KERNELS is off" in done.stdout
+    assert (tmp_path / "run" / "result.json").is_file()
