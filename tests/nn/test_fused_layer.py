@@ -19,7 +19,7 @@ def make(
 ) -> Classifier:
     model = tiny.classifier(family, pooling, **changes)
     assert use_packing(model)
-    assert use_fused_layers(model.encoder.encoder.layer, kernels, narrow=narrow) == 3
+    assert len(use_fused_layers(model.encoder.encoder.layer, kernels, narrow=narrow)) == 3
     return model
 
 

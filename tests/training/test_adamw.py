@@ -5,6 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from snapfit.nn.kernels import Kernels
+from snapfit.nn.number_copies import NumberCopy
 from snapfit.training.adamw import KernelAdamW, can_step
 from snapfit.training.loop import clip_gradients, group_norms
 
@@ -141,3 +142,27 @@ def test_what_the_kernels_can_step() -> None:
     assert not ask(torch.zeros(3, 4).t())
     assert not ask(torch.zeros(3, dtype=torch.float64))
     assert not ask(torch.zeros(3, device="meta"))
+
+
+def test_copies_follow_the_weights(kernels: Kernels) -> None:
+    tensors = [nn.Parameter(torch.randn(rows, 33)) for rows in (4, 8, 100)]
+    optimizer = KernelAdamW(groups(tensors), kernels, **settings())
+    copy = NumberCopy(tensors, counted=True)
+    optimizer.copies = [copy]
+    for step in range(4):
+        if step != 2:  # one step without anybody having looked at the weights
+            before = copy.current(torch.bfloat16, changing=True)
+        set_gradients(tensors, step)
+        if step == 3:
+            tensors[1].grad = None
+        optimizer.step()
+        assert copy.places(), "the step left the copy stale"
+        with torch.no_grad():
+            assert torch.equal(before, torch.cat(list(tensors)).to(torch.bfloat16))
+    with torch.no_grad():
+        tensors[0].mul_(2.0)  # as loading a checkpoint does
+    set_gradients(tensors, 4)
+    optimizer.step()
+    assert not copy.places()
+    with torch.no_grad():
+        assert torch.equal(copy.current(torch.bfloat16, changing=True), torch.cat(list(tensors)).to(torch.bfloat16))

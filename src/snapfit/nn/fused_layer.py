@@ -12,16 +12,16 @@ import torch
 from torch import Tensor, nn
 
 from snapfit.nn.kernels import DropoutKey, Kernels
+from snapfit.nn.number_copies import NumberCopy
 from snapfit.nn.packing import Packing
 
 
 class FusedLayer:
     """Takes the place of the `forward` of a layer like transformers' BertLayer, whenever it gets packed rows."""
 
-    def __init__(self, layer: nn.Module, kernels: Kernels) -> None:
+    def __init__(self, layer: nn.Module, kernels: Kernels, *, counted: bool = False) -> None:
         self._layer: Any = layer
         self._forward = layer.forward
-        self._copies: dict[str, tuple[int, Tensor]] = {}
         self.changing = True
         self.kernels = kernels
         parts: Any = layer
@@ -29,6 +29,8 @@ class FusedLayer:
         linear = (attention.query, attention.key, attention.value, first.dense, parts.intermediate.dense, second.dense)
         norms = (first.LayerNorm, second.LayerNorm)
         self._parameters = tuple(tensor for module in (*linear, *norms) for tensor in (module.weight, module.bias))
+        wq, wk, wv, wo, w1, w2 = (module.weight for module in linear)
+        self.copies = [NumberCopy(weights, counted=counted) for weights in ((wq, wk, wv), (wo,), (w1,), (w2,))]
         self._attention_dropout = attention.dropout
         self.dropouts = (first.dropout, second.dropout)
         self.heads, self.scale = int(attention.num_attention_heads), float(attention.scaling)
@@ -54,26 +56,9 @@ class FusedLayer:
         first, second = (DropoutKey.draw(part.p if self._layer.training else 0.0) for part in self.dropouts)
         return first, second
 
-    def numbers(self, name: str, weights: tuple[Tensor, ...], dtype: torch.dtype) -> Tensor:
-        """Weights one below the other in the products' dtype; copied anew whenever one may have changed.
-
-        name: under which the copy is kept. While training that is always: torch's fused optimizers write weights
-        without counting it as a version.
-        """
-        if len(weights) == 1 and weights[0].dtype == dtype:
-            return weights[0].detach()
-        version = sum(weight._version for weight in weights)
-        made, copy = self._copies.get(name, (-1, weights[0]))
-        if made == version and copy.dtype == dtype and not self.changing:
-            return copy
-        rows = [len(weight) for weight in weights]
-        with torch.inference_mode(False), torch.no_grad():  # an evaluation may come first, and training writes it anew
-            if made < 0 or copy.dtype != dtype:
-                copy = torch.empty((sum(rows), weights[0].shape[1]), dtype=dtype)
-            for part, weight in zip(torch.split(copy, rows), weights, strict=True):
-                part.copy_(weight)
-        self._copies[name] = (version, copy)
-        return copy
+    def numbers(self, dtype: torch.dtype) -> list[Tensor]:
+        """The matrices into query, key and value together, out of attention, into and out of the inner states."""
+        return [copy.current(dtype, changing=self.changing) for copy in self.copies]
 
 
 def fits(layer: nn.Module) -> bool:
@@ -102,19 +87,23 @@ def fits(layer: nn.Module) -> bool:
         return False
 
 
-def use_fused_layers(layers: nn.ModuleList, kernels: Kernels, *, narrow: bool = False) -> int:
-    """Exchange the `forward` of every layer that fits; returns how many.
+def use_fused_layers(
+    layers: nn.ModuleList, kernels: Kernels, *, narrow: bool = False, counted: bool = False
+) -> list[FusedLayer]:
+    """Exchange the `forward` of every layer that fits; returns what took their places.
 
-    narrow: let the gradients of matrices be bf16, as products of bf16 numbers are, for an optimizer that takes them so.
+    counted: the optimizer counts what it writes as a version, see `NumberCopy`. narrow: let the gradients of matrices
+    be bf16, as products of bf16 numbers are, for an optimizer that takes them so.
     """
-    fitting = [layer for layer in layers if fits(layer)]
-    for layer in fitting:
+    fused = []
+    for layer in filter(fits, layers):
         exchanged: Any = layer
-        exchanged.forward = FusedLayer(layer, kernels)
+        exchanged.forward = FusedLayer(layer, kernels, counted=counted)
+        fused.append(exchanged.forward)
         for parameter in layer.parameters() if narrow else ():
             if parameter.ndim == 2:
                 parameter.grad_dtype = torch.bfloat16
-    return len(fitting)
+    return fused
 
 
 def use_separate_layers(model: nn.Module) -> None:
@@ -140,13 +129,12 @@ class _Layer(torch.autograd.Function):
         context: Any, x: Tensor, dtype: torch.dtype, starts: Tensor, fused: FusedLayer, *weights: Tensor
     ) -> Tensor:
         kernels, heads, scale = fused.kernels, fused.heads, fused.scale
-        wq, bq, wk, bk, wv, bv, wo, bo, w1, b1, w2, b2, g1, c1, g2, c2 = (weight.detach() for weight in weights)
+        _, bq, _, bk, _, bv, _, bo, _, b1, _, b2, g1, c1, g2, c2 = (weight.detach() for weight in weights)
         drops = fused.drops()
-        into_qkv, into_out = fused.numbers("qkv", (wq, wk, wv), dtype), fused.numbers("out", (wo,), dtype)
-        into_inner, into_state = fused.numbers("inner", (w1,), dtype), fused.numbers("state", (w2,), dtype)
+        into_qkv, into_out, into_inner, into_state = fused.numbers(dtype)
         bias, narrow_x = torch.cat((bq, bk, bv)), x.to(dtype)
         qkv = narrow_x @ into_qkv.t()
-        mixed, logs = kernels.attention(qkv, bias, starts, heads, scale)
+        mixed = kernels.attention(qkv, bias, starts, heads, scale)
         normal1 = mixed @ into_out.t()
         h, narrow_h, inverse1 = kernels.norm(normal1, bo, x, (g1, c1, fused.eps[0]), drops[0])
         u = narrow_h @ into_inner.t()
@@ -154,7 +142,7 @@ class _Layer(torch.autograd.Function):
         normal2 = active @ into_state.t()
         out, _, inverse2 = kernels.norm(normal2, b2, h, (g2, c2, fused.eps[1]), drops[1])
         context.save_for_backward(
-            narrow_x, qkv, mixed, logs, normal1, inverse1, narrow_h, u, active, normal2, inverse2, starts
+            narrow_x, qkv, mixed, normal1, inverse1, narrow_h, u, active, normal2, inverse2, starts
         )
         context.rest = (fused, drops, bias, b1, g1, g2, into_qkv, into_out, into_inner, into_state)
         context.dtypes = [weight.grad_dtype for weight in weights]
@@ -162,7 +150,7 @@ class _Layer(torch.autograd.Function):
 
     @staticmethod
     def backward(context: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        x, qkv, mixed, logs, normal1, inverse1, h, u, active, normal2, inverse2, starts = context.saved_tensors
+        x, qkv, mixed, normal1, inverse1, h, u, active, normal2, inverse2, starts = context.saved_tensors
         fused, drops, bias, b1, g1, g2, into_qkv, into_out, into_inner, into_state = context.rest
         kernels = fused.kernels
         through, y, sums2 = kernels.norm_gradient(normal2, gradients[0].contiguous(), None, inverse2, g2, drops[1])
@@ -172,7 +160,7 @@ class _Layer(torch.autograd.Function):
         dw1 = du.t() @ h
         through, y, sums1 = kernels.norm_gradient(normal1, through, du @ into_inner, inverse1, g1, drops[0])
         dwo = y.t() @ mixed
-        dqkv = kernels.attention_gradient(qkv, bias, starts, fused.heads, fused.scale, logs, y @ into_out)
+        dqkv = kernels.attention_gradient(qkv, bias, starts, fused.heads, fused.scale, y @ into_out)
         dwq, dwk, dwv = (dqkv.t() @ x).chunk(3)
         dx = through.add_(dqkv @ into_qkv)
         dbq, dbk, dbv = kernels.column_sums(dqkv).chunk(3)

@@ -1,17 +1,18 @@
-/* The pieces of an encoder layer between its matrix products, each in one pass over memory, forwards and backwards.
+/* The pieces of an encoder layer between its matrix products, each in one pass over memory, forwards and backwards, and
+   AdamW.
 
-   Built on demand and called by kernels.py, where the arguments are described. Arrays are
-   contiguous and row-major. NUMBER is float or bf16 (this file includes itself once for each); sums are in float.
-   Threads write disjoint parts, and what threads sum is joined in a fixed order: equal inputs give equal bits. Functions return 0, or 1 when there
-   is no memory for what they need meanwhile. */
-
-#ifndef NUMBER
+   Built on demand and called by kernels.py, where the arguments are described. Arrays are contiguous and row-major;
+   NUMBER is float or bf16, sums are in float. Threads write disjoint parts, and what threads sum is joined in a fixed
+   order: equal inputs give equal bits. Functions return 0, or 1 when there is no memory for what they need meanwhile. */
 
 #include <math.h>
 #include <omp.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#ifdef __AVX512F__
+#include <immintrin.h>
+#endif
 
 typedef uint16_t bf16;
 
@@ -31,6 +32,17 @@ static inline bf16 to_bf16(float x) {
     memcpy(&bits, &x, 4);
     uint32_t rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
     return (bf16)((bits & 0x7fffffffu) > 0x7f800000u ? 0x7fc0u : rounded);
+}
+
+/* Arrays of floats as numbers. */
+static inline void narrow_float(const float *from, float *to, long n) { memcpy(to, from, sizeof(float) * (size_t)n); }
+
+static inline void narrow_bf16(const float *from, bf16 *to, long n) {
+    long i = 0;
+#ifdef __AVX512BF16__
+    for (; i + 16 <= n; i += 16) _mm256_storeu_si256((void *)(to + i), (__m256i)_mm512_cvtneps_pbh(_mm512_loadu_ps(from + i)));
+#endif
+    for (; i < n; i++) to[i] = to_bf16(from[i]);
 }
 
 /* e^x to 2 units in the last place for x <= 0 or moderate; 0 below -87. Branchless, so that it is vectorised. */
@@ -96,44 +108,73 @@ static void join(float *sums, float *partial, long n) {
 typedef float vector __attribute__((vector_size(64), aligned(4), may_alias));
 #define LANES 16
 #define PADDED(n) (((n) + LANES - 1) / LANES * LANES)
+#define SOME 512 /* numbers of a row that are held as floats before they are narrowed */
+
+/* A tile of C[m][n] = sum over k of A(m, k) B[k][n], see `product`: HIGH rows and WIDE vectors of columns, kept in
+   registers meanwhile. Rows beyond the last repeat it and are not written. */
+#define TILE(HIGH, WIDE)                                                                                               \
+    static inline void tile_##HIGH##_##WIDE(long rows, long columns, long depth, const float *a, long by_row,          \
+                                            long by_depth, const float *b, float *c) {                                 \
+        vector sums[HIGH][WIDE] = {0};                                                                                 \
+        const float *from[HIGH];                                                                                       \
+        for (long r = 0; r < HIGH; r++) from[r] = a + (r < rows ? r : rows - 1) * by_row;                              \
+        for (long k = 0; k < depth; k++)                                                                               \
+            for (long w = 0; w < WIDE; w++) {                                                                          \
+                vector right = *(const vector *)(b + k * columns + w * LANES);                                         \
+                for (long r = 0; r < HIGH; r++) sums[r][w] += from[r][k * by_depth] * right;                           \
+            }                                                                                                          \
+        for (long r = 0; r < HIGH; r++)                                                                                \
+            if (r < rows)                                                                                              \
+                for (long w = 0; w < WIDE; w++) *(vector *)(c + r * columns + w * LANES) = sums[r][w];                 \
+    }
+TILE(4, 2)
+TILE(8, 1)
 
 /* C[m][n] = sum over k of A(m, k) B[k][n], with A(m, k) = a[m * by_row + k * by_depth] and n a multiple of LANES:
-   small products that stay in the first cache, four rows and up to two vectors at a time in registers. */
+   small products that stay in the first cache. */
 static void product(long rows, long columns, long depth, const float *a, long by_row, long by_depth, const float *b,
                     float *c) {
-    for (long row = 0; row < rows; row += 4) {
-        long some = rows - row < 4 ? rows - row : 4;
-        const float *a0 = a + row * by_row, *a1 = a0 + (some > 1) * by_row, *a2 = a0 + (some > 2) * 2 * by_row;
-        const float *a3 = a0 + (some > 3) * 3 * by_row;
-        long column = 0;
-        for (; column + 2 * LANES <= columns; column += 2 * LANES) {
-            vector s0 = {0}, s1 = {0}, s2 = {0}, s3 = {0}, t0 = {0}, t1 = {0}, t2 = {0}, t3 = {0};
-            for (long k = 0; k < depth; k++) {
-                vector left = *(const vector *)(b + k * columns + column);
-                vector right = *(const vector *)(b + k * columns + column + LANES);
-                long at = k * by_depth;
-                s0 += a0[at] * left, t0 += a0[at] * right;
-                s1 += a1[at] * left, t1 += a1[at] * right;
-                s2 += a2[at] * left, t2 += a2[at] * right;
-                s3 += a3[at] * left, t3 += a3[at] * right;
+    long column = 0;
+    for (; column + 2 * LANES <= columns; column += 2 * LANES)
+        for (long row = 0; row < rows; row += 4)
+            tile_4_2(rows - row, columns, depth, a + row * by_row, by_row, by_depth, b + column, c + row * columns + column);
+    if (column < columns)
+        for (long row = 0; row < rows; row += 8)
+            tile_8_1(rows - row, columns, depth, a + row * by_row, by_row, by_depth, b + column, c + row * columns + column);
+}
+
+/* turned[c][r] = rows[r][c]; both counts are multiples of LANES. */
+static void turn(const float *rows, long high, long wide, float *turned) {
+    for (long r = 0; r < high; r += LANES)
+        for (long c = 0; c < wide; c += LANES) {
+            const float *from = rows + r * wide + c;
+            float *to = turned + c * high + r;
+#ifdef __AVX512F__
+            __m512 x[LANES], y[LANES];
+            for (int i = 0; i < LANES; i++) x[i] = _mm512_loadu_ps(from + i * wide);
+            for (int i = 0; i < LANES; i += 2) {
+                y[i] = _mm512_unpacklo_ps(x[i], x[i + 1]);
+                y[i + 1] = _mm512_unpackhi_ps(x[i], x[i + 1]);
             }
-            vector left[4] = {s0, s1, s2, s3}, right[4] = {t0, t1, t2, t3};
-            for (long r = 0; r < some; r++) {
-                *(vector *)(c + (row + r) * columns + column) = left[r];
-                *(vector *)(c + (row + r) * columns + column + LANES) = right[r];
+            for (int i = 0; i < LANES; i++) { /* x[4 g + q]: rows 4 g to 4 g + 3 of columns q, 4 + q, 8 + q, 12 + q */
+                __m512d low = _mm512_castps_pd(y[i / 4 * 4 + i % 4 / 2]);
+                __m512d high_ = _mm512_castps_pd(y[i / 4 * 4 + i % 4 / 2 + 2]);
+                x[i] = _mm512_castpd_ps(i % 2 ? _mm512_unpackhi_pd(low, high_) : _mm512_unpacklo_pd(low, high_));
             }
+            for (int q = 0; q < 4; q++) {
+                __m512 even = _mm512_shuffle_f32x4(x[q], x[4 + q], 0x88), odd = _mm512_shuffle_f32x4(x[q], x[4 + q], 0xdd);
+                __m512 even_ = _mm512_shuffle_f32x4(x[8 + q], x[12 + q], 0x88);
+                __m512 odd_ = _mm512_shuffle_f32x4(x[8 + q], x[12 + q], 0xdd);
+                _mm512_storeu_ps(to + q * high, _mm512_shuffle_f32x4(even, even_, 0x88));
+                _mm512_storeu_ps(to + (4 + q) * high, _mm512_shuffle_f32x4(odd, odd_, 0x88));
+                _mm512_storeu_ps(to + (8 + q) * high, _mm512_shuffle_f32x4(even, even_, 0xdd));
+                _mm512_storeu_ps(to + (12 + q) * high, _mm512_shuffle_f32x4(odd, odd_, 0xdd));
+            }
+#else
+            for (int i = 0; i < LANES; i++)
+                for (int j = 0; j < LANES; j++) to[j * high + i] = from[i * wide + j];
+#endif
         }
-        for (; column < columns; column += LANES) {
-            vector s0 = {0}, s1 = {0}, s2 = {0}, s3 = {0};
-            for (long k = 0; k < depth; k++) {
-                vector left = *(const vector *)(b + k * columns + column);
-                long at = k * by_depth;
-                s0 += a0[at] * left, s1 += a1[at] * left, s2 += a2[at] * left, s3 += a3[at] * left;
-            }
-            vector left[4] = {s0, s1, s2, s3};
-            for (long r = 0; r < some; r++) *(vector *)(c + (row + r) * columns + column) = left[r];
-        }
-    }
 }
 
 static long longest_of(const int64_t *starts, long documents) {
@@ -148,12 +189,13 @@ static long longest_of(const int64_t *starts, long documents) {
 #define NAMED(name) JOINED(name, NUMBER)
 #define FROM(x) JOINED(from, NUMBER)(x)
 #define TO(x) JOINED(to, NUMBER)(x)
+#define NARROW(from, to, n) JOINED(narrow, NUMBER)(from, to, n)
 
 #define NUMBER float
-#include "kernels.c"
+#include "kernels_layer.c"
 #undef NUMBER
 #define NUMBER bf16
-#include "kernels.c"
+#include "kernels_layer.c"
 #undef NUMBER
 
 /* ------------------------------------------------------------ optimizer */
@@ -188,9 +230,9 @@ int sums_of_squares(long arrays, const void *const *data, const long *sizes, con
     return 0;
 }
 
-/* One step of AdamW over float arrays; gradients may be bf16 and are multiplied by `scale`. Returns 1 when every new
-   weight is finite. */
-int adamw(long arrays, float *const *weights, const void *const *gradients, const char *kinds, float *const *means,
+/* One step of AdamW over float arrays; gradients may be bf16 and are multiplied by `scale`. copies: where the new
+   weights are to be written as bf16 too, or NULL. Returns 1 when every new weight is finite. */
+int adamw(long arrays, float *const *weights, bf16 *const *copies, const void *const *gradients, const char *kinds, float *const *means,
           float *const *squares, const long *sizes, const float *rates, const float *decays, float beta1, float beta2,
           float eps, float correction1, float correction2, float scale) {
     int finite = 1;
@@ -223,285 +265,9 @@ int adamw(long arrays, float *const *weights, const void *const *gradients, cons
                 good &= finite_bits(weight);
             }
             finite &= good;
+            if (copies[a]) narrow_bf16(w + start, copies[a] + start, end - start);
         }
     }
     return finite;
 }
 
-#else /* ------------------------------------------------------------ once for float, once for bf16 */
-
-/* One head of one document as floats, the bias added: rows [length][wide], and turned [wide][long_], zeros beyond. */
-static inline void NAMED(head_rows)(const NUMBER *from, long stride, const float *bias, long length, long width,
-                                    float factor, float *rows) {
-    long wide = PADDED(width);
-    for (long j = 0; j < length; j++) {
-        for (long c = 0; c < width; c++) rows[j * wide + c] = (FROM(from[j * stride + c]) + bias[c]) * factor;
-        for (long c = width; c < wide; c++) rows[j * wide + c] = 0.0f;
-    }
-}
-
-static inline void NAMED(turn)(const float *rows, long length, long width, float *turned) {
-    long wide = PADDED(width), padded = PADDED(length);
-    for (long c = 0; c < wide; c++) {
-        for (long j = 0; j < length; j++) turned[c * padded + j] = rows[j * wide + c];
-        for (long j = length; j < padded; j++) turned[c * padded + j] = 0.0f;
-    }
-}
-
-/* Softmax attention inside each document. qkv: [tokens, 3, heads, width], to which `bias` [3, heads, width] is added.
-   starts: [documents + 1]. Writes out [tokens, heads, width] and the log of the softmax's sum [tokens, heads]. */
-int NAMED(attention_forward)(const NUMBER *qkv, const float *bias, const int64_t *starts, long documents, long heads,
-                              long width, float scale, NUMBER *out, float *logsum) {
-    long features = heads * width, stride = 3 * features, wide = PADDED(width);
-    long longest = longest_of(starts, documents), most_padded = PADDED(longest);
-    int failed = 0;
-#pragma omp parallel
-    {
-        float *queries = malloc(sizeof(float) * (size_t)(longest * wide * 4 + wide * most_padded + longest * most_padded));
-        if (!queries)
-#pragma omp atomic write
-            failed = 1;
-        float *keys = queries + longest * wide, *values = keys + longest * wide, *mixed = values + longest * wide;
-        float *turned = mixed + longest * wide, *scores = turned + wide * most_padded;
-#pragma omp for schedule(static, 4)
-        for (long task = 0; task < documents * heads; task++) {
-            if (!queries) continue;
-            long document = task / heads, head = task % heads, start = starts[document];
-            long length = starts[document + 1] - start, padded = PADDED(length);
-            const NUMBER *base = qkv + start * stride + head * width;
-            const float *shift = bias + head * width;
-            NAMED(head_rows)(base, stride, shift, length, width, scale, queries);
-            NAMED(head_rows)(base + features, stride, shift + features, length, width, 1.0f, keys);
-            NAMED(head_rows)(base + 2 * features, stride, shift + 2 * features, length, width, 1.0f, values);
-            NAMED(turn)(keys, length, width, turned);
-            product(length, padded, wide, queries, wide, 1, turned, scores);
-            for (long i = 0; i < length; i++) {
-                float *row = scores + i * padded, most = row[0], total = 0.0f;
-                for (long j = 1; j < length; j++) most = row[j] > most ? row[j] : most;
-                for (long j = length; j < padded; j++) row[j] = most - 1000.0f;
-                for (long j = 0; j < padded; j++) row[j] = exponential(row[j] - most);
-                for (long j = length; j < padded; j++) row[j] = 0.0f;
-                for (long j = 0; j < padded; j++) total += row[j];
-                for (long j = 0; j < padded; j++) row[j] /= total;
-                logsum[(start + i) * heads + head] = most + logf(total);
-            }
-            product(length, wide, length, scores, padded, 1, values, mixed);
-            for (long i = 0; i < length; i++)
-                for (long c = 0; c < width; c++)
-                    out[(start + i) * features + head * width + c] = TO(mixed[i * wide + c]);
-        }
-        free(queries);
-    }
-    return failed;
-}
-
-/* The gradient of attention_forward: reads `gradient` of out, writes `result` as qkv. */
-int NAMED(attention_backward)(const NUMBER *qkv, const float *bias, const int64_t *starts, long documents, long heads,
-                               long width, float scale, const float *logsum, const NUMBER *gradient, NUMBER *result) {
-    long features = heads * width, stride = 3 * features, wide = PADDED(width);
-    long longest = longest_of(starts, documents), most_padded = PADDED(longest);
-    int failed = 0;
-#pragma omp parallel
-    {
-        long rows = longest * wide, square = longest * most_padded;
-        float *queries = malloc(sizeof(float) * (size_t)(rows * 7 + wide * most_padded + square * 2 + wide));
-        if (!queries)
-#pragma omp atomic write
-            failed = 1;
-        float *keys = queries + rows, *values = keys + rows, *dout = values + rows, *dqueries = dout + rows;
-        float *dkeys = dqueries + rows, *dvalues = dkeys + rows, *turned = dvalues + rows;
-        float *scores = turned + wide * most_padded, *dscores = scores + square, *zeros = dscores + square;
-        memset(zeros, 0, sizeof(float) * (size_t)wide);
-#pragma omp for schedule(static, 4)
-        for (long task = 0; task < documents * heads; task++) {
-            if (!queries) continue;
-            long document = task / heads, head = task % heads, start = starts[document];
-            long length = starts[document + 1] - start, padded = PADDED(length);
-            const NUMBER *base = qkv + start * stride + head * width;
-            const float *shift = bias + head * width;
-            NUMBER *into = result + start * stride + head * width;
-            NAMED(head_rows)(base, stride, shift, length, width, scale, queries);
-            NAMED(head_rows)(base + features, stride, shift + features, length, width, 1.0f, keys);
-            NAMED(head_rows)(base + 2 * features, stride, shift + 2 * features, length, width, 1.0f, values);
-            NAMED(head_rows)(gradient + start * features + head * width, features, zeros, length, width, 1.0f, dout);
-            NAMED(turn)(keys, length, width, turned);
-            product(length, padded, wide, queries, wide, 1, turned, scores);
-            NAMED(turn)(values, length, width, turned);
-            product(length, padded, wide, dout, wide, 1, turned, dscores);
-            for (long i = 0; i < length; i++) {
-                float *row = scores + i * padded, *slope = dscores + i * padded, mean = 0.0f;
-                float least = logsum[(start + i) * heads + head];
-                for (long j = length; j < padded; j++) row[j] = least - 1000.0f;
-                for (long j = 0; j < padded; j++) row[j] = exponential(row[j] - least);
-                for (long j = length; j < padded; j++) row[j] = 0.0f;
-                for (long j = 0; j < padded; j++) mean += row[j] * slope[j];
-                for (long j = 0; j < padded; j++) slope[j] = row[j] * (slope[j] - mean);
-            }
-            product(length, wide, length, dscores, padded, 1, keys, dqueries);
-            product(length, wide, length, dscores, 1, padded, queries, dkeys);
-            product(length, wide, length, scores, 1, padded, dout, dvalues);
-            for (long i = 0; i < length; i++)
-                for (long c = 0; c < width; c++) {
-                    into[i * stride + c] = TO(dqueries[i * wide + c] * scale);
-                    into[i * stride + features + c] = TO(dkeys[i * wide + c]);
-                    into[i * stride + 2 * features + c] = TO(dvalues[i * wide + c]);
-                }
-        }
-        free(queries);
-    }
-    return failed;
-}
-
-/* out = norm(residual + dropout(y + bias)) * gamma + beta, row by row, and the same as numbers where `narrow` is given;
-   y becomes the normalised rows before gamma. threshold: an element is dropped when its hash is below; 0 drops none.
-   Writes 1 / standard deviation of each row. */
-int NAMED(norm_forward)(NUMBER *y, const float *bias, const float *residual, const float *gamma, const float *beta,
-                        float eps, long rows, long features, uint32_t threshold, float kept, uint32_t key, float *out,
-                        NUMBER *narrow, float *inverse) {
-    int failed = 0;
-#pragma omp parallel
-    {
-        float *z = malloc(sizeof(float) * (size_t)features);
-        if (!z)
-#pragma omp atomic write
-            failed = 1;
-#pragma omp for schedule(static)
-        for (long row = 0; row < rows; row++) {
-            if (!z) continue;
-            NUMBER *at = y + row * features;
-            const float *from = residual + row * features;
-            float *to = out + row * features;
-            uint32_t place = (uint32_t)(row * features);
-            float sum = 0.0f, spread = 0.0f;
-            if (threshold)
-                for (long c = 0; c < features; c++) {
-                    float x = FROM(at[c]) + bias[c];
-                    x = hashed(place + (uint32_t)c, key) < threshold ? 0.0f : x * kept;
-                    z[c] = from[c] + x;
-                    sum += z[c];
-                }
-            else
-                for (long c = 0; c < features; c++) {
-                    z[c] = from[c] + FROM(at[c]) + bias[c];
-                    sum += z[c];
-                }
-            float mean = sum / (float)features;
-            for (long c = 0; c < features; c++) spread += (z[c] - mean) * (z[c] - mean);
-            float scale = 1.0f / sqrtf(spread / (float)features + eps);
-            for (long c = 0; c < features; c++) {
-                float x = (z[c] - mean) * scale;
-                at[c] = TO(x);
-                to[c] = x * gamma[c] + beta[c];
-            }
-            if (narrow)
-                for (long c = 0; c < features; c++) narrow[row * features + c] = TO(to[c]);
-            inverse[row] = scale;
-        }
-        free(z);
-    }
-    return failed;
-}
-
-/* The gradient of norm_forward, whose own is gradient + more (more may be NULL): through the residual into `through`,
-   through y into `dropped`; and the sums over rows for gamma, beta and bias into sums [3, features]. */
-int NAMED(norm_backward)(const NUMBER *normal_rows, const float *gradient, const NUMBER *more, const float *inverse,
-                         const float *gamma, long rows, long features, uint32_t threshold, float kept, uint32_t key,
-                         float *through, NUMBER *dropped, float *sums) {
-    int failed = 0;
-    float *partial = sums_of_threads(3 * features);
-    if (!partial) return 1;
-#pragma omp parallel
-    {
-        float *own = partial + omp_get_thread_num() * 3 * features;
-        float *dgamma = own, *dbeta = own + features, *dbias = own + 2 * features;
-        float *up = malloc(sizeof(float) * (size_t)features);
-        if (!up)
-#pragma omp atomic write
-            failed = 1;
-#pragma omp for schedule(static)
-        for (long row = 0; row < rows; row++) {
-            if (!up) continue;
-            const NUMBER *x = normal_rows + row * features, *g = more + row * features;
-            float *z = through + row * features;
-            NUMBER *d = dropped + row * features;
-            uint32_t place = (uint32_t)(row * features);
-            float sum = 0.0f, product = 0.0f;
-            if (more)
-                for (long c = 0; c < features; c++) up[c] = gradient[row * features + c] + FROM(g[c]);
-            else
-                for (long c = 0; c < features; c++) up[c] = gradient[row * features + c];
-            for (long c = 0; c < features; c++) {
-                float normalised = FROM(x[c]), inner = up[c] * gamma[c];
-                dgamma[c] += up[c] * normalised;
-                dbeta[c] += up[c];
-                sum += inner;
-                product += inner * normalised;
-            }
-            float mean = sum / (float)features, slope = product / (float)features, scale = inverse[row];
-            for (long c = 0; c < features; c++) z[c] = (up[c] * gamma[c] - mean - FROM(x[c]) * slope) * scale;
-            if (threshold)
-                for (long c = 0; c < features; c++) {
-                    float passed = hashed(place + (uint32_t)c, key) < threshold ? 0.0f : z[c] * kept;
-                    d[c] = TO(passed);
-                    dbias[c] += passed;
-                }
-            else
-                for (long c = 0; c < features; c++) {
-                    d[c] = TO(z[c]);
-                    dbias[c] += z[c];
-                }
-        }
-        free(up);
-    }
-    join(sums, partial, 3 * features);
-    return failed;
-}
-
-/* out = gelu(u + bias), the exact one. */
-int NAMED(gelu_forward)(const NUMBER *u, const float *bias, long rows, long features, NUMBER *out) {
-#pragma omp parallel for schedule(static)
-    for (long row = 0; row < rows; row++)
-        for (long c = 0; c < features; c++) {
-            float x = FROM(u[row * features + c]) + bias[c], gauss;
-            out[row * features + c] = TO(x * normal(x, &gauss));
-        }
-    return 0;
-}
-
-/* gradient becomes that of u; sums [features]: over rows, for the bias. */
-int NAMED(gelu_backward)(NUMBER *gradient, const NUMBER *u, const float *bias, long rows, long features, float *sums) {
-    float *partial = sums_of_threads(features);
-    if (!partial) return 1;
-#pragma omp parallel
-    {
-        float *own = partial + omp_get_thread_num() * features;
-#pragma omp for schedule(static)
-        for (long row = 0; row < rows; row++)
-            for (long c = 0; c < features; c++) {
-                float x = FROM(u[row * features + c]) + bias[c], gauss;
-                float below = normal(x, &gauss);
-                float value = FROM(gradient[row * features + c]) * (below + x * gauss * 0.398942280401432678f);
-                gradient[row * features + c] = TO(value);
-                own[c] += value;
-            }
-    }
-    join(sums, partial, features);
-    return 0;
-}
-
-/* The sum of each column, for a bias. */
-int NAMED(column_sums)(const NUMBER *x, long rows, long features, float *sums) {
-    float *partial = sums_of_threads(features);
-    if (!partial) return 1;
-#pragma omp parallel
-    {
-        float *own = partial + omp_get_thread_num() * features;
-#pragma omp for schedule(static)
-        for (long row = 0; row < rows; row++)
-            for (long c = 0; c < features; c++) own[c] += FROM(x[row * features + c]);
-    }
-    join(sums, partial, features);
-    return 0;
-}
-
-#endif

@@ -22,7 +22,8 @@ from torch import Tensor
 
 from snapfit.data.token_cache import default_cache_dir
 
-SOURCE = Path(__file__).with_name("kernels.c")
+SOURCES = tuple(Path(__file__).with_name(name) for name in ("kernels.c", "kernels_layer.c"))
+"""What is compiled, and what it includes."""
 COMPILERS = ("cc", "gcc", "clang")
 FLAGS = (
     *("-O3", "-march=native", "-fopenmp", "-fPIC", "-shared", "-std=gnu11"),
@@ -45,24 +46,22 @@ class Kernels:
         self.identity = identity
         library.adamw.restype = ctypes.c_int
 
-    def attention(self, qkv: Tensor, bias: Tensor, starts: Tensor, heads: int, scale: float) -> tuple[Tensor, Tensor]:
+    def attention(self, qkv: Tensor, bias: Tensor, starts: Tensor, heads: int, scale: float) -> Tensor:
         """qkv: numbers [tokens, 3 * features]; bias [3 * features]; starts: int64 [rows + 1], where each row begins.
 
-        Returns the mixed values, numbers [tokens, features], and the logs of the sums [tokens, heads].
+        Returns the mixed values, numbers [tokens, features].
         """
         tokens, features = qkv.shape[0], qkv.shape[1] // 3
-        out, logs = qkv.new_empty((tokens, features)), torch.empty((tokens, heads))
-        self._call("attention_forward", qkv, bias, starts, len(starts) - 1, heads, features // heads, scale, out, logs)
-        return out, logs
+        out = qkv.new_empty((tokens, features))
+        self._call("attention_forward", qkv, bias, starts, len(starts) - 1, heads, features // heads, scale, out)
+        return out
 
     def attention_gradient(
-        self, qkv: Tensor, bias: Tensor, starts: Tensor, heads: int, scale: float, logs: Tensor, gradient: Tensor
+        self, qkv: Tensor, bias: Tensor, starts: Tensor, heads: int, scale: float, gradient: Tensor
     ) -> Tensor:
-        """The gradient of qkv, and so of its bias once it is summed over tokens."""
+        """The gradient of qkv, and so of its bias once it is summed over tokens; nothing but qkv is kept for it."""
         width, result = qkv.shape[1] // 3 // heads, torch.empty_like(qkv)
-        self._call(
-            "attention_backward", qkv, bias, starts, len(starts) - 1, heads, width, scale, logs, gradient, result
-        )
+        self._call("attention_backward", qkv, bias, starts, len(starts) - 1, heads, width, scale, gradient, result)
         return result
 
     def norm(
@@ -138,6 +137,7 @@ class Kernels:
     def adamw(
         self,
         state: tuple[Sequence[Tensor], Sequence[Tensor], Sequence[Tensor], Sequence[Tensor]],
+        copies: Sequence[Tensor | None],
         rates: Sequence[float],
         decays: Sequence[float],
         factors: tuple[float, float, float, float, float],
@@ -145,13 +145,14 @@ class Kernels:
     ) -> bool:
         """A step over (weights, gradients, means, squares), gradients times `scale`; returns whether all stay finite.
 
+        copies: of each weight, what becomes it in bf16, contiguous, or None.
         factors: beta1, beta2, epsilon, and the corrections 1 - beta1^t and 1 - beta2^t.
         """
         weights, gradients, means, squares = state
         n = len(weights)
         floats = ctypes.c_float * n
         finite: int = self._library.adamw(
-            *(ctypes.c_long(n), _pointers(weights), _pointers(gradients), _kinds(gradients)),
+            *(ctypes.c_long(n), _pointers(weights), _pointers(copies), _pointers(gradients), _kinds(gradients)),
             *(_pointers(means), _pointers(squares), _sizes(weights), floats(*rates), floats(*decays)),
             *(ctypes.c_float(value) for value in (*factors, scale)),
         )
@@ -232,7 +233,7 @@ def _build(compiler: str, place: Path) -> None:
     descriptor, name = tempfile.mkstemp(dir=place.parent, prefix=f".{place.name}.", suffix=".tmp")
     os.close(descriptor)
     try:
-        command = [compiler, *FLAGS, str(SOURCE), "-o", name, "-lm"]
+        command = [compiler, *FLAGS, str(SOURCES[0]), "-o", name, "-lm"]
         options = {"capture_output": True, "text": True, "timeout": _SECONDS}
         done = subprocess.run([*command, *WIDE], check=False, **options)  # type: ignore[call-overload]
         if done.returncode != 0:
@@ -250,7 +251,7 @@ def _identity(compiler: str) -> str:
         about = "".join(line for line in processor.splitlines() if line.startswith(("model name", "flags", "Features")))
     except OSError:
         about = platform.processor()
-    parts = (SOURCE.read_text(encoding="utf-8"), version, about, *FLAGS, *WIDE)
+    parts = (*(source.read_text(encoding="utf-8") for source in SOURCES), version, about, *FLAGS, *WIDE)
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
@@ -270,8 +271,8 @@ def _argument(value: "Tensor | int | float | None") -> object:
     return ctypes.c_float(value) if isinstance(value, float) else ctypes.c_long(value)
 
 
-def _pointers(tensors: Sequence[Tensor]) -> object:
-    return (ctypes.c_void_p * len(tensors))(*(tensor.data_ptr() for tensor in tensors))
+def _pointers(tensors: Sequence[Tensor | None]) -> object:
+    return (ctypes.c_void_p * len(tensors))(*(None if tensor is None else tensor.data_ptr() for tensor in tensors))
 
 
 def _sizes(tensors: Sequence[Tensor]) -> object:

@@ -4,20 +4,21 @@ torch's own class, with its states and its arithmetic; only the step is exchange
 bf16, as the products of bf16 numbers are, and are widened as they are read.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from snapfit.nn.kernels import Kernels
+from snapfit.nn.number_copies import NumberCopy
 
 
 class KernelAdamW(torch.optim.AdamW):
     """torch.optim.AdamW for float32 parameters on the CPU, stepped by kernels.c.
 
     Attributes: factor: what the next step multiplies gradients by. finite: whether the last step left all its weights
-    finite.
+    finite. copies: of weights, which a step keeps up to date.
     """
 
     def __init__(self, groups: Sequence[dict[str, Any]], kernels: Kernels, **settings: Any) -> None:
@@ -25,41 +26,48 @@ class KernelAdamW(torch.optim.AdamW):
         self.kernels = kernels
         self.factor = 1.0
         self.finite = True
+        self.copies: list[NumberCopy] = []
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
         """Update every parameter that has a gradient. Parameters that began at different steps are told apart."""
         assert closure is None  # the loop has none
-        by_step: dict[float, list[tuple[dict[str, Any], Tensor, dict[str, Any]]]] = {}
-        for group in self.param_groups:
-            for parameter in group["params"]:
-                if parameter.grad is None:
-                    continue
-                state = self.state[parameter]
-                if not state:
-                    state["step"] = torch.zeros(())
-                    state["exp_avg"], state["exp_avg_sq"] = torch.zeros_like(parameter), torch.zeros_like(parameter)
-                state["step"] += 1
-                by_step.setdefault(float(state["step"]), []).append((group, parameter, state))
-        self.finite = all([self._update(step, members) for step, members in by_step.items()])
+        members = [(group, p) for group in self.param_groups for p in group["params"] if p.grad is not None]
+        for _, parameter in members:
+            state = self.state[parameter]
+            if not state:
+                state["step"] = torch.zeros(())
+                state["exp_avg"], state["exp_avg_sq"] = torch.zeros_like(parameter), torch.zeros_like(parameter)
+        counts = [self.state[parameter]["step"] for _, parameter in members]
+        torch._foreach_add_(counts, 1)
+        steps = torch.stack(counts).tolist() if counts else []
+        kept = [copy for copy in self.copies if copy.places()]
+        places = {id(weight): place for copy in kept for weight, place in copy.places()}
+        self.finite = True
+        for step in sorted(set(steps)):
+            same = [member for member, count in zip(members, steps, strict=True) if count == step]
+            self.finite &= self._update(step, same, places)
+        for copy in kept:
+            copy.written()
         self.factor = 1.0
 
-    def _update(self, step: float, members: list[tuple[dict[str, Any], Tensor, dict[str, Any]]]) -> bool:
+    def _update(self, step: float, members: list[tuple[dict[str, Any], Tensor]], places: Mapping[int, Tensor]) -> bool:
         (beta1, beta2), eps = members[0][0]["betas"], members[0][0]["eps"]
+        states = [self.state[parameter] for _, parameter in members]
         finite = self.kernels.adamw(
             (
-                [parameter for _, parameter, _ in members],
-                [parameter.grad.contiguous() for _, parameter, _ in members if parameter.grad is not None],
-                [state["exp_avg"] for _, _, state in members],
-                [state["exp_avg_sq"] for _, _, state in members],
+                [parameter for _, parameter in members],
+                [parameter.grad.contiguous() for _, parameter in members if parameter.grad is not None],
+                [state["exp_avg"] for state in states],
+                [state["exp_avg_sq"] for state in states],
             ),
-            [float(group["lr"]) for group, _, _ in members],
-            [group["weight_decay"] for group, _, _ in members],
+            [places.get(id(parameter)) for _, parameter in members],
+            [float(group["lr"]) for group, _ in members],
+            [group["weight_decay"] for group, _ in members],
             (beta1, beta2, eps, 1.0 - beta1**step, 1.0 - beta2**step),
             self.factor,
         )
-        for _, parameter, _ in members:
-            torch.autograd.graph.increment_version(parameter)  # written to behind torch's back
+        torch.autograd.graph.increment_version([parameter for _, parameter in members])  # written behind torch's back
         return finite
 
     def sums_of_squares(self, tensors: Sequence[Tensor]) -> list[float]:

@@ -157,7 +157,7 @@ def assemble(
     bf16 = recipe.train.precision == "bf16"
     packs = use_packing(model)
     narrow = bf16 and isinstance(optimizer, KernelAdamW) and recipe.train.accumulate == 1
-    fused = _fuse_layers(model, kernels, narrow=narrow) if packs else 0
+    fused = _fuse_layers(model, kernels, optimizer, narrow=narrow) if packs else 0
     use_cheap_dropout(model)
     engine = _engine(model, rows, packs=packs, fused=fused, kernels=kernels)
 
@@ -167,12 +167,16 @@ def assemble(
     return Assembly(model, report, plan, optimizer, schedule, autocast, rows, engine)
 
 
-def _fuse_layers(model: Classifier, kernels: Kernels | None, *, narrow: bool) -> int:
-    """Exchange layers of BERT's kind for fused ones; returns how many."""
+def _fuse_layers(model: Classifier, kernels: Kernels | None, optimizer: torch.optim.Optimizer, *, narrow: bool) -> int:
+    """Exchange layers of BERT's kind for fused ones, whose weights the optimizer copies if it can; returns how many."""
     layers = model.encoder.get_submodule(model.family.layers) if model.family.layers else None
     if kernels is None or not isinstance(layers, torch.nn.ModuleList):
         return 0
-    return use_fused_layers(layers, kernels, narrow=narrow)
+    counted = isinstance(optimizer, KernelAdamW)
+    fused = use_fused_layers(layers, kernels, narrow=narrow, counted=counted)
+    if isinstance(optimizer, KernelAdamW):
+        optimizer.copies = [copy for layer in fused for copy in layer.copies]
+    return len(fused)
 
 
 def _engine(model: Classifier, rows: UsedRows | None, *, packs: bool, fused: int, kernels: Kernels | None) -> list[str]:
