@@ -111,8 +111,8 @@ PARTS = """## A step by part
 Some steps after those that are timed run under torch's profiler; each part's share of them is shown as a part of the
 timed step. Every operation counts for itself, forwards and backwards. "products" are the encoder's matrix products;
 "attention", "norms, dropout", "gelu" and "column sums" (gradients of biases) are what is between them; "copies for
-products" turns weights and states into bf16, and stacks weights; "optimizer" is norms, clipping, update and clearing of gradients; "the rest"
-is mostly Python and autograd between the operations.
+products" turns weights and states into bf16, and stacks weights; "optimizer" is norms, clipping, update and clearing of
+gradients; "the rest" is mostly Python and autograd between the operations.
 """
 
 
