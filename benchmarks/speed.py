@@ -1,4 +1,4 @@
-"""Training speed beside transformers' Trainer, as ratios: both sides take turns in fresh processes.
+"""Training speed beside transformers' Trainer and a plain loop, as ratios: they take turns in fresh processes.
 
     python benchmarks/speed.py --json benchmarks/results/speed.json --check      everything, resumable
     python benchmarks/speed.py --quick                                            MiniLM on Banking77, two rounds
@@ -6,7 +6,8 @@
 
 A round runs each system of a case once. Real tokens a second are compared, padding not counted, after the first ten
 steps. A product is timed before and after each round: one in which it drifts by more than DRIFT is done again.
-Trainer runs by the script --peer, in both of its settings.
+Trainer runs by the script --peer, in both of its settings; the plain loop is plain_torch.py, in float32. After the
+steps that are timed, snapfit's are looked at by part: see step_parts.py.
 """
 
 import json
@@ -26,7 +27,12 @@ from harness import ROOT, Results, base_parser, check_floors, machine, table
 DRIFT = 0.05
 TRIES = 3
 WORKER = Path(__file__).with_name("speed_worker.py")
-HEADER = ["case", "snapfit tokens/s", "default", "tuned", "vs default", "vs tuned", "products", "optimizer", "MiB"]
+PLAIN = Path(__file__).with_name("plain_torch.py")
+PEERS = ("default", "tuned", "plain")
+"""Trainer's two settings, and the plain loop."""
+HEADER = ["case", "snapfit tokens/s", *PEERS, *(f"vs {peer}" for peer in PEERS), "products", "optimizer", "MiB"]
+PART = "seconds of "
+"""Before the name of a part of the step, among the figures."""
 Run = dict[str, Any]
 
 
@@ -35,7 +41,7 @@ class Case:
     """One row of the table.
 
     folder, train: the data. shape: a random encoder of this shape instead of the starter. settings: of snapfit beyond
-    its default recipe. peers: Trainer's settings to run beside it. steps: of each run. batch: of snapfit and tuned.
+    its default recipe. peers: what of PEERS to run beside it. steps: of each run. batch: of all but Trainer's default.
     busy: also time snapfit beside a foreign busy process.
     """
 
@@ -43,18 +49,18 @@ class Case:
     train: str = "train.csv"
     shape: str | None = None
     settings: dict[str, Any] = field(default_factory=dict)
-    peers: tuple[str, ...] = ("default", "tuned")
+    peers: tuple[str, ...] = PEERS[:2]
     steps: int = 110
     batch: int = 32
     busy: bool = False
 
 
 CASES = {
-    "minilm-banking77": Case(busy=True),
+    "minilm-banking77": Case(peers=PEERS, busy=True),
     "minilm-sst2": Case("sst2", "train.tsv"),
     "minilm-1k-tokens": Case(batch=64, peers=(), steps=60),
     "minilm-fp32": Case(settings={"train.precision": "fp32"}, peers=("default",)),
-    "base-banking77": Case(shape="bert-base", steps=60),
+    "base-banking77": Case(shape="bert-base", peers=PEERS, steps=60),
     "base-1k-tokens": Case(shape="bert-base", batch=64, peers=(), steps=25),
     "xlmr-base-banking77": Case(shape="xlm-r-base", steps=60, peers=("tuned",)),
 }
@@ -94,10 +100,10 @@ def encoder_of(shape: str | None, work: Path) -> str:
     return str(folder)
 
 
-def ours(case: Case, data: Path, encoder: str) -> Run:
-    """One run of snapfit."""
+def ours(case: Case, data: Path, encoder: str, **more: int) -> Run:
+    """One run of snapfit; more: of what the worker takes."""
     settings = {"train.batch": case.batch, "length.max_tokens": 128, **case.settings}
-    asked = {"table": str(data / case.folder / case.train), "encoder": encoder, "steps": case.steps}
+    asked = {"table": str(data / case.folder / case.train), "encoder": encoder, "steps": case.steps, **more}
     return _last_json([sys.executable, str(WORKER), json.dumps({**asked, "settings": settings})], Path.cwd())
 
 
@@ -107,10 +113,11 @@ def calibration() -> float:
 
 
 def theirs(case: Case, setting: str, data: Path, encoder: str, peer: Path) -> Run:
-    """One run of Trainer."""
-    command = [sys.executable, str(peer), "--train", str(data / case.folder / case.train), "--encoder", encoder]
-    command += ["--setting", setting, "--max-steps", str(case.steps)]
-    command += ["--batch", str(case.batch)] if setting == "tuned" else []
+    """One run of Trainer, or of the plain loop."""
+    script = [str(PLAIN)] if setting == "plain" else [str(peer), "--setting", setting]
+    command = [sys.executable, *script, "--train", str(data / case.folder / case.train), "--encoder", encoder]
+    command += ["--max-steps", str(case.steps)]
+    command += ["--batch", str(case.batch)] if setting != "default" else []
     with tempfile.TemporaryDirectory() as scratch:
         return _last_json(command, Path(scratch))
 
@@ -135,7 +142,7 @@ def a_round(case: Case, data: Path, encoder: str, peer: Path) -> Run:
             run[setting] = theirs(case, setting, data, encoder, peer)
         if case.busy:
             with busy_neighbour():
-                run["busy"] = ours(case, data, encoder)
+                run["busy"] = ours(case, data, encoder, profiled=0)
         after = calibration()
         run["drift"] = max(before, after) / min(before, after) - 1
         run["load"] = os.getloadavg()[0]
@@ -147,24 +154,29 @@ def a_round(case: Case, data: Path, encoder: str, peer: Path) -> Run:
 def figures(runs: list[Run]) -> dict[str, float]:
     """Medians over the rounds of a case."""
 
-    def median(value: Any) -> float:
-        return statistics.median(value(run) for run in runs)
+    def median(value: Any, of: list[Run] = runs) -> float:
+        return statistics.median(value(run) for run in of)
 
     found = {
         "rounds": len(runs),
         "tokens_per_s": median(lambda run: run["snapfit"]["real_tokens_per_s"]),
+        "step_seconds": median(lambda run: run["snapfit"]["step_seconds"]),
         "roofline_share": median(lambda run: run["snapfit"]["roofline_share"]),
         "optimizer_share": median(lambda run: run["snapfit"]["optimizer_share"]),
         "tokens_per_step": median(lambda run: run["snapfit"]["tokens_per_step"]),
         "peak_rss_mib": median(lambda run: run["snapfit"]["peak_rss_mib"]),
         "drift": median(lambda run: run["drift"]),
     }
-    for setting in ("default", "tuned"):
-        if setting in runs[0]:
-            ratios = [run["snapfit"]["real_tokens_per_s"] / run[setting]["real_tokens_per_s"] for run in runs]
-            found[f"{setting}_tokens_per_s"] = median(lambda run, s=setting: run[s]["real_tokens_per_s"])
+    for setting in PEERS:
+        beside = [run for run in runs if setting in run]  # rounds of before a peer was added are without it
+        if beside:
+            ratios = [run["snapfit"]["real_tokens_per_s"] / run[setting]["real_tokens_per_s"] for run in beside]
+            found[f"{setting}_tokens_per_s"] = median(lambda run, s=setting: run[s]["real_tokens_per_s"], beside)
             found[f"vs_{setting}"] = statistics.median(ratios)
             found[f"vs_{setting}_least"], found[f"vs_{setting}_most"] = min(ratios), max(ratios)
+    looked_at = [run for run in runs if run["snapfit"].get("parts")]
+    for part in dict.fromkeys(part for run in looked_at for part in run["snapfit"]["parts"]):
+        found[f"{PART}{part}"] = median(lambda run, p=part: run["snapfit"]["parts"].get(p, 0.0), looked_at)
     if "busy" in runs[0]:
         found["busy_over_quiet"] = median(lambda run: run["busy"]["step_seconds"] / run["snapfit"]["step_seconds"])
     return found
@@ -183,18 +195,32 @@ def rows(by_case: dict[str, dict[str, float]]) -> list[list[str]]:
         [
             name,
             f"{found['tokens_per_s']:,.0f}",
-            *(
-                f"{found[f'{s}_tokens_per_s']:,.0f}" if f"{s}_tokens_per_s" in found else ""
-                for s in ("default", "tuned")
-            ),
-            ratio(found, "default"),
-            ratio(found, "tuned"),
+            *(f"{found[f'{s}_tokens_per_s']:,.0f}" if f"{s}_tokens_per_s" in found else "" for s in PEERS),
+            *(ratio(found, setting) for setting in PEERS),
             f"{100 * found['roofline_share']:.0f} %",
             f"{100 * found['optimizer_share']:.0f} %",
             f"{found['peak_rss_mib']:,.0f}",
         ]
         for name, found in by_case.items()
     ]
+
+
+def parts_table(by_case: dict[str, dict[str, float]]) -> str:
+    """A table of the step's parts in milliseconds, a column a case; empty where none was looked at."""
+    looked_at = {name: found for name, found in by_case.items() if any(key.startswith(PART) for key in found)}
+    keys = dict.fromkeys(key for found in looked_at.values() for key in found if key.startswith(PART))
+    lines = [
+        [
+            key.removeprefix(PART),
+            *(
+                f"{1e3 * found[key]:.1f} ({100 * found[key] / found['step_seconds']:.0f} %)" if key in found else ""
+                for found in looked_at.values()
+            ),
+        ]
+        for key in keys
+    ]
+    whole = ["a step", *(f"{1e3 * found['step_seconds']:.1f}" for found in looked_at.values())]
+    return table(["ms a step", *looked_at], [*lines, whole]) if looked_at else ""
 
 
 def summary(results: Results) -> dict[str, dict[str, float]]:
@@ -226,11 +252,12 @@ def main() -> None:
                 if key not in results.runs:
                     encoder = encoder_of(CASES[name].shape, Path(folder))
                     results.add(key, a_round(CASES[name], arguments.data, encoder, arguments.peer))
-                    shown = {k: round(v, 3) for k, v in figures([results.runs[key]]).items()}
+                    shown = {k: round(v, 3) for k, v in figures([results.runs[key]]).items() if PART not in k}
                     print(f"{key}: {shown}", flush=True)
     by_case = summary(results)
     print(f"\nmachine: {machine()}\n")
     print(table(HEADER, rows(by_case)))
+    print(f"\n{parts_table(by_case)}\n")
     for name, found in by_case.items():
         if "busy_over_quiet" in found:
             print(f"{name}: a step beside a foreign busy process takes {found['busy_over_quiet']:.2f}x as long")

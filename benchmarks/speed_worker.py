@@ -3,7 +3,8 @@
     python benchmarks/speed_worker.py '{"table": "train.csv", "encoder": "starter", "steps": 110, "settings": {}}'
     python benchmarks/speed_worker.py '"calibrate"'          only how fast one product is now
 
-Steps up to `skip` are not timed. The process is set up as the command does it, before torch is loaded.
+Steps up to `skip` are not timed; `profiled` more are looked at by part afterwards (see step_parts.py; 0: none). The
+process is set up as the command does it, before torch is loaded.
 """
 
 import json
@@ -26,6 +27,7 @@ from snapfit.training.assemble import layer_parameters  # noqa: E402
 from snapfit.training.driver import Training  # noqa: E402
 from snapfit.training.plan import make_plan  # noqa: E402
 from snapfit.training.prepare import read_tables  # noqa: E402
+from step_parts import StepParts  # noqa: E402
 
 CALIBRATION = 1024
 
@@ -79,6 +81,14 @@ class Watch:
         setattr(owner, name, timed)
 
 
+def parts_seconds(training: Training, steps: int, step_seconds: float) -> dict[str, float]:
+    """Seconds of a step by part: shares of `steps` more steps under the profiler, times the step that was timed."""
+    if not steps:
+        return {}
+    with StepParts(training) as looked_at:
+        return {part: share * step_seconds for part, share in looked_at.shares(steps).items()}
+
+
 def main() -> None:
     """Train and tell."""
     asked = json.loads(sys.argv[1])
@@ -109,8 +119,10 @@ def main() -> None:
         if step.number >= steps:
             break
     total = sum(seconds)
+    # Before more steps are looked at, which take time and memory of their own.
+    optimizer, memory = watch.seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+    parts = parts_seconds(training, asked.get("profiled", 15), total / len(seconds))
     dtype = torch.bfloat16 if plan.recipe.train.precision == "bf16" else torch.float32
-    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
     bare = products_seconds(training.assembly.model, round(tokens / len(seconds)), dtype)
     print(
         json.dumps(
@@ -119,7 +131,8 @@ def main() -> None:
                 "samples_per_s": rows / total,
                 "step_seconds": total / len(seconds),
                 "tokens_per_step": tokens / len(seconds),
-                "optimizer_share": watch.seconds / total,
+                "parts": parts,
+                "optimizer_share": optimizer / total,
                 "roofline_share": bare / (total / len(seconds)),
                 "peak_rss_mib": memory,
                 "precision": plan.recipe.train.precision,

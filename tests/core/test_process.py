@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from snapfit.core.process import SPIN_COUNT, core_quota, keep_freed_memory, settle_process
+from snapfit.core.process import SPIN_COUNT, core_quota, keep_freed_memory, processor, settle_process
 
 ASK = """
 import os, sys
@@ -62,3 +62,11 @@ def test_a_containers_share(tmp_path: Path, text: str, cores: int | None) -> Non
 
 def test_no_container(tmp_path: Path) -> None:
     assert core_quota(tmp_path) is None
+
+
+def test_a_processor_is_told_by_its_model_and_features(tmp_path: Path) -> None:
+    cpuinfo = tmp_path / "cpuinfo"
+    cpuinfo.write_text("processor\t: 0\nmodel name\t: Fast 1\ncpu MHz\t: 2000.1\nflags\t: avx2\n\nprocessor\t: 1\n")
+    assert processor(cpuinfo) == "model name\t: Fast 1\nflags\t: avx2"
+    assert processor(tmp_path / "absent") == processor(tmp_path / "absent") != ""
+    assert processor() == processor()

@@ -6,6 +6,7 @@ They change no result, only what waiting and memory cost. What the user has set 
 import ctypes
 import math
 import os
+import platform
 import sys
 from collections.abc import MutableMapping
 from pathlib import Path
@@ -50,6 +51,16 @@ def keep_freed_memory() -> bool:
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     return mallopt is not None and mallopt(_M_MMAP_MAX, 0) == 1 and mallopt(_M_TRIM_THRESHOLD, _MOST) == 1
+
+
+def processor(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
+    """The processor's model and features in the system's words: what holds for one need not hold for another."""
+    try:
+        first = cpuinfo.read_text(encoding="utf-8").split("\n\n")[0]
+    except (OSError, ValueError):
+        first = ""
+    told = [line for line in first.splitlines() if line.startswith(("model name", "flags", "Features"))]
+    return "\n".join(told) or platform.processor() or platform.machine()
 
 
 def core_quota(cgroup: Path = Path("/sys/fs/cgroup")) -> int | None:
