@@ -35,7 +35,7 @@ def test_single() -> None:
     model, (rows, tokens) = tiny.classifier("bert", "mean"), rows_and_tokens()
     targets = np.arange(ROWS) % 3
     label_set = LabelSet("single", ("a", "b", "c"))
-    result = evaluate(model.train(), Examples(tokens, targets, 0), label_set, autocast=nullcontext)
+    result = evaluate(model.train(), Examples(tokens, targets, 0), label_set, autocast=nullcontext, keep_scores=True)
     assert not model.training
     logits = logits_one_at_a_time(model, rows)
     expected = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
@@ -51,7 +51,7 @@ def test_multi() -> None:
     model, (rows, tokens) = tiny.classifier("bert", "mean", task="multi"), rows_and_tokens()
     targets = np.random.default_rng(1).integers(0, 2, (ROWS, 3)).astype(np.float32)
     label_set = LabelSet("multi", ("a", "b", "c"))
-    result = evaluate(model, Examples(tokens, targets, 0), label_set, autocast=nullcontext)
+    result = evaluate(model, Examples(tokens, targets, 0), label_set, autocast=nullcontext, keep_scores=True)
     logits = logits_one_at_a_time(model, rows)
     np.testing.assert_allclose(result.scores, 1 / (1 + np.exp(-logits)), atol=1e-6)
     assert result.metrics["micro_f1"] == pytest.approx(reference.f1_score(targets, logits > 0, average="micro"))
@@ -62,7 +62,7 @@ def test_regression_is_measured_in_the_tables_units() -> None:
     prices = np.random.default_rng(1).normal(1e5, 250.0, ROWS)
     label_set = LabelSet.fit("regression", prices, name="price")
     standardised = ((prices - label_set.target_mean) / label_set.target_scale).astype(np.float32)[:, None]
-    result = evaluate(model, Examples(tokens, standardised, 0), label_set, autocast=nullcontext)
+    result = evaluate(model, Examples(tokens, standardised, 0), label_set, autocast=nullcontext, keep_scores=True)
     predicted = logits_one_at_a_time(model, rows)[:, 0] * label_set.target_scale + label_set.target_mean
     np.testing.assert_allclose(result.scores[:, 0], predicted, rtol=1e-6)
     assert result.metrics["rmse"] == pytest.approx(reference.root_mean_squared_error(prices, predicted), rel=1e-4)
@@ -76,8 +76,8 @@ def test_autocast_is_used() -> None:
     def bf16() -> torch.autocast:
         return torch.autocast("cpu", dtype=torch.bfloat16)
 
-    exact = evaluate(model, examples, label_set, autocast=nullcontext).scores
-    half = evaluate(model, examples, label_set, autocast=bf16).scores
+    exact = evaluate(model, examples, label_set, autocast=nullcontext, keep_scores=True).scores
+    half = evaluate(model, examples, label_set, autocast=bf16, keep_scores=True).scores
     assert 1e-5 < np.abs(exact - half).max() < 0.2
 
 
