@@ -75,17 +75,16 @@ def record_parts(
     format: str = "auto",
     encoding: str = "utf-8",
     check: Check = lambda records: None,
-    whole_bytes: int = WHOLE_BYTES,
 ) -> RecordParts:
     """The records of a file, or of a folder of files, in parts.
 
     read: reads and checks `source`, or an Arrow table of some of its rows. format, encoding: of the files, as
-    `read_table` takes them. check: does more checks. whole_bytes: files of no more than this are read at once.
+    `read_table` takes them. check: does more checks.
     Raises BadInput, before any part is given, for whatever `read` or `check` refuses.
     """
     try:
         files = _files(Path(source), format)
-        if sum(path.stat().st_size for path in files) <= whole_bytes:
+        if sum(path.stat().st_size for path in files) <= WHOLE_BYTES:
             raise _Odd
         n_rows, schema = 0, None
         for table in _tables(files, encoding):
