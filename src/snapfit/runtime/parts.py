@@ -26,7 +26,8 @@ from snapfit.data.row_tables import json_table
 WHOLE_BYTES = 32 << 20
 PART_ROWS = 16_384
 PART_CHARACTERS = 16 << 20
-"""A part ends at the first of both; of Parquet only rows are counted, and a row group ends a part too."""
+"""A part ends at the first of both. Of Parquet only rows are counted, and whole pieces of row groups are taken: fewer
+than twice as many."""
 _SPACES = " \t\n\r\v\f"
 _T = TypeVar("_T")
 
@@ -145,7 +146,7 @@ def _files(source: Path, format: str) -> dict[Path, str]:
 
 
 def _tables(files: dict[Path, str], encoding: str) -> Iterator[pa.Table]:
-    """Tables of at most PART_ROWS rows; of a folder, all with the first one's order of columns."""
+    """Tables of some PART_ROWS rows; of a folder, all with the first one's order of columns."""
     names: list[str] | None = None
     for path, kind in files.items():
         for table in _file_tables(path, kind, encoding):
@@ -157,10 +158,7 @@ def _tables(files: dict[Path, str], encoding: str) -> Iterator[pa.Table]:
 
 def _file_tables(path: Path, kind: str, encoding: str) -> Iterator[pa.Table]:
     if kind == "parquet":
-        with pa.parquet.ParquetFile(path, buffer_size=1 << 20) as file:
-            for group in range(file.num_row_groups):  # all at once, each one's buffers would stay
-                for batch in file.iter_batches(batch_size=PART_ROWS, row_groups=[group]):
-                    yield pa.Table.from_batches([batch])
+        yield from _parquet_tables(path)
         return
     readers = {
         "csv": lambda lines: _separated(_quoted_rows(lines, ",")),
@@ -173,6 +171,19 @@ def _file_tables(path: Path, kind: str, encoding: str) -> Iterator[pa.Table]:
     quoted = kind in ("csv", "tsv-quoted")  # there a line may end in CR too, and inside a cell in anything
     with open(path, "rb") as binary, io.TextIOWrapper(binary, _codec(encoding), newline="" if quoted else "\n") as text:
         yield from readers[kind](_clean_lines(text))
+
+
+def _parquet_tables(path: Path) -> Iterator[pa.Table]:
+    batches: list[pa.RecordBatch] = []
+    with pa.parquet.ParquetFile(path, buffer_size=1 << 20) as file:
+        for group in range(file.num_row_groups):  # all in one go, each one's buffers would stay
+            for batch in file.iter_batches(batch_size=PART_ROWS, row_groups=[group]):
+                batches.append(batch)
+                if sum(map(len, batches)) >= PART_ROWS:
+                    yield pa.Table.from_batches(batches)
+                    batches = []
+    if batches:
+        yield pa.Table.from_batches(batches)
 
 
 def _codec(encoding: str) -> str:
