@@ -203,10 +203,19 @@ class Watched(BagOfWords):
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
-def test_an_evaluation_in_parts_gives_the_same(tmp_path: Path, suffix: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    bundle = Bundle.open(write_tiny_bundle(tmp_path / "bundle"))
-    made, path = Predictor(bundle, BagOfWords(3)), write_table(tmp_path / f"t.{suffix}", some_rows(500))
+@pytest.mark.parametrize("task", ["single", "multi", "regression"])
+def test_an_evaluation_in_parts_gives_the_same(
+    tmp_path: Path, task: str, suffix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    changes = {"delimiter": ";"} if task == "multi" else {}
+    bundle = Bundle.open(write_tiny_bundle(tmp_path / "bundle", task, **changes))
+    made, rows = Predictor(bundle, BagOfWords(bundle.label_set.n_outputs)), some_rows(500)
+    labels = {"bad": "drama;war", "fair": "", "good": "fun"} if task == "multi" else {"bad": "1", "fair": "2.5"}
+    for row in rows:
+        row["label"] = row["label"] if task == "single" else labels.get(row["label"], "4")
+    path = write_table(tmp_path / f"t.{suffix}", rows)
     whole = evaluate_bundle(made, read_for_bundle(bundle.info, path))
+    assert evaluate_bundle(made, parts_for_bundle(bundle.info, path)) == whole
     monkeypatch.setattr(parts_module, "WHOLE_BYTES", -1)
     monkeypatch.setattr(parts_module, "PART_ROWS", 64)
     monkeypatch.setattr(predictor_module, "_CHUNK_ROWS", 10)

@@ -76,7 +76,7 @@ def parts_for_bundle(
         )
 
     def check(records: Records) -> None:
-        label_set.encode(records.labels or (), where=records.source)
+        label_set.encode(() if records.labels is None else records.labels, where=records.source)
 
     return record_parts(source, read, format=format, encoding=encoding, check=check)
 
