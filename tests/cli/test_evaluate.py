@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
 from sklearn.metrics import precision_recall_fscore_support
 
 import snapfit
@@ -42,6 +43,22 @@ def test_other_columns(run: Any, workplace: Path) -> None:
     assert outcome.code == 0, outcome.err
     same = run("evaluate", workplace / "single/bundle", workplace / "test.csv", "--json")
     assert json.loads(outcome.out)["metrics"] == json.loads(same.out)["metrics"]
+
+
+def test_a_large_table_is_measured_in_parts(run: Any, workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    arguments = ("evaluate", workplace / "single/bundle", workplace / "test.csv", "--json")
+    whole = json.loads(run(*arguments).out)
+    monkeypatch.setattr("snapfit.runtime.parts.WHOLE_BYTES", -1)
+    monkeypatch.setattr("snapfit.runtime.parts.PART_ROWS", 7)
+    outcome = run(*arguments)
+    assert outcome.code == 0, outcome.err
+    parts = json.loads(outcome.out)
+    assert parts["metrics"] == pytest.approx(whole["metrics"], abs=1e-6)
+    assert (parts["rows"], parts["per_label"], parts["mistakes"]) == (
+        whole["rows"],
+        whole["per_label"],
+        whole["mistakes"],
+    )
 
 
 def test_pairs(run: Any, workplace: Path) -> None:

@@ -114,6 +114,24 @@ def test_json_carries_the_answers_or_a_summary(run: Any, workplace: Path, rows: 
     assert "30 answers" in filed.err
 
 
+@pytest.fixture
+def _in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("snapfit.runtime.parts.WHOLE_BYTES", -1)
+    monkeypatch.setattr("snapfit.runtime.parts.PART_ROWS", 7)
+
+
+@pytest.mark.usefixtures("_in_parts")
+def test_a_large_table_is_answered_in_parts(run: Any, workplace: Path, rows: Any, expected: Any) -> None:
+    outcome = run("predict", workplace / "single/bundle", workplace / "test.csv", "--json", "--out", "a.csv")
+    assert outcome.code == 0, outcome.err
+    assert [row["predicted"] for row in read(Path("a.csv"))] == expected[0]
+    assert json.loads(outcome.out)["given"] == {name: expected[0].count(name) for name in set(expected[0])}
+    carried = json.loads(run("predict", workplace / "single/bundle", workplace / "test.csv", "--json").out)
+    assert [answer["predicted"] for answer in carried["answers"]] == expected[0]
+    stream = run("predict", workplace / "single/bundle", "-", stdin="\n".join(row["text"] for row in rows).encode())
+    assert [row["predicted"] for row in csv.DictReader(io.StringIO(stream.out))] == expected[0]
+
+
 def test_pairs(run: Any, workplace: Path) -> None:
     bundle = workplace / "pairs/bundle"
     predictor = snapfit.load(bundle)

@@ -38,9 +38,9 @@ def evaluate(
     from snapfit.loading import load
     from snapfit.runtime.bundle import Bundle
     from snapfit.runtime.evaluating import evaluate_bundle
-    from snapfit.runtime.inputs import read_for_bundle
+    from snapfit.runtime.inputs import parts_for_bundle
 
-    records = read_for_bundle(
+    records = parts_for_bundle(
         Bundle.open(bundle).info,
         table,
         text=text,

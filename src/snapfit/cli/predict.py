@@ -1,12 +1,13 @@
 """`snapfit predict`: answers on a table, on lines of standard input, or on texts of the command line."""
 
-import io
 import os
 import sys
 import time
 from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import IO, TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -14,6 +15,7 @@ from snapfit.cli.console import Console, calm_libraries, write_json_line
 from snapfit.core.errors import BadInput
 
 if TYPE_CHECKING:
+    import numpy as np
     import pyarrow as pa
 
     from snapfit.runtime.bundle import Bundle
@@ -62,40 +64,53 @@ def predict(
     target = None if out in (None, _STREAM) else Path(str(out))
     _check_target(target, table, bundle, format=format, as_json=as_json)
     opened = Bundle.open(bundle)
-    rows, examples = _read(opened, table, text, (text_column, pair_column), encoding, table_format)
-    return _answer(opened, rows, examples, target, format=format, all_scores=all_scores, as_json=as_json)
+    columns, parts = _read(opened, table, text, (text_column, pair_column), encoding, table_format)
+    return _answer(opened, columns, parts, target, format=format, all_scores=all_scores, as_json=as_json)
 
 
 def _answer(
     bundle: "Bundle",
-    rows: "pa.Table",
-    examples: list[Any],
+    columns: list[str],
+    parts: "Iterator[tuple[pa.Table, list[Any]]]",
     target: Path | None,
     *,
     format: str,
     all_scores: bool,
     as_json: bool,
 ) -> int:
-    """Score the examples and write the rows with the answers behind them."""
+    """Score the examples of each part and write its rows with the answers behind them, one part after another."""
     from snapfit.loading import load
-    from snapfit.runtime.tables import check_output, prediction_columns, write_predictions
+    from snapfit.runtime.tables import check_output
 
-    # Into a buffer that is never read where --json carries the answers itself.
-    destination = target or (io.BytesIO() if as_json else sys.stdout.buffer)
     labels: dict[str, Any] = {"label_set": bundle.label_set, "all_scores": all_scores}
-    check_output(rows.column_names, destination, format=format, **labels)
+    destination = target or sys.stdout.buffer
+    check_output(columns, destination, format=format, **labels)
     start = time.monotonic()
-    scores = load(bundle.folder, verify=False).scores(examples)
+    predictor = load(bundle.folder, verify=False)
+    summary = _Summary(bundle, keep_answers=as_json and target is None)
     sys.stdout.flush()
     labels["thresholds"] = bundle.thresholds
-    write_predictions(rows, scores, destination, format=format, **labels)
+    with _writer(columns, destination, carried=as_json and target is None, format=format, **labels) as write:
+        for rows, examples in parts:
+            summary.add(rows, write(rows, predictor.scores(examples)))
     seconds = time.monotonic() - start
     if target is not None:
         console = Console(sys.stderr if as_json else sys.stdout)
-        console.result("wrote", f"{len(scores):,} answers to {target}, in {seconds:.1f} s")
+        console.result("wrote", f"{summary.n_rows:,} answers to {target}, in {seconds:.1f} s")
     if as_json:
-        write_json_line(_summary(bundle, rows, prediction_columns(scores, **labels), target, seconds))
+        write_json_line(summary.to_dict(target, seconds))
     return 0
+
+
+def _writer(
+    columns: list[str], out: "Path | IO[bytes]", *, carried: bool, format: str, **labels: Any
+) -> "AbstractContextManager[Callable[[pa.Table, np.ndarray], dict[str, pa.Array]]]":
+    """Writes a part and gives its columns of predictions; where --json carries the answers it only gives them."""
+    from snapfit.runtime.tables import prediction_columns, prediction_writer
+
+    if carried:
+        return nullcontext(lambda rows, scores: prediction_columns(scores, **labels))
+    return prediction_writer(columns, out, format=format, **labels)
 
 
 def _check_target(target: Path | None, table: str | None, bundle: Path, *, format: str, as_json: bool) -> None:
@@ -130,40 +145,62 @@ def _read(
     columns: tuple[str | None, str | None],
     encoding: str,
     format: str,
-) -> "tuple[pa.Table, list[Any]]":
-    """The rows to answer and write, and their texts as the predictor takes them."""
+) -> "tuple[list[str], Iterator[tuple[pa.Table, list[Any]]]]":
+    """The names of the columns, and part by part the rows to answer and their texts as the predictor takes them."""
     from snapfit.runtime.evaluating import examples_of
-    from snapfit.runtime.inputs import read_lines, read_texts, texts_table
+    from snapfit.runtime.inputs import read_lines, text_parts, texts_table
 
     if (table is None) == (not texts):
         found = "neither a table nor --text" if table is None else "both a table and --text"
         raise BadInput(found, "one of the two", "snapfit predict BUNDLE TABLE, or snapfit predict BUNDLE --text TEXT")
     if table is not None and table != _STREAM:
-        records = read_texts(bundle.info, table, text=columns[0], pair=columns[1], encoding=encoding, format=format)
-        return records.table, examples_of(records)
+        parts = text_parts(bundle.info, table, text=columns[0], pair=columns[1], encoding=encoding, format=format)
+        return parts.column_names, ((part.table, examples_of(part)) for part in parts)
     if texts:
         rows = texts_table(bundle.info, texts, place="--text")
     else:
         rows = texts_table(bundle.info, read_lines(sys.stdin.buffer, encoding=encoding), place="line")
-    cells = [column.to_pylist() for column in rows.columns]
-    return rows, list(zip(*cells, strict=True)) if bundle.info.pair else cells[0]
+    return rows.column_names, _slices(rows, pair=bundle.info.pair)
 
 
-def _summary(
-    bundle: "Bundle", rows: "pa.Table", answers: "dict[str, pa.Array]", target: Path | None, seconds: float
-) -> dict[str, Any]:
-    """What --json prints: the number of answers, how often each label was given, and without a file the
-    answers.
-    """
-    result: dict[str, Any] = {"rows": rows.num_rows, "out": None if target is None else str(target)}
-    decisions = answers["predicted"].to_pylist()
-    if bundle.info.task != "regression":
-        flat = decisions if bundle.info.task == "single" else [name for row in decisions for name in row]
-        result["given"] = dict(Counter(flat).most_common())
-    result["seconds"] = round(seconds, 2)
-    if target is None:
-        names = [name for name in rows.column_names if name in bundle.info.text_columns]
-        columns = {name: rows.column(name).to_pylist() for name in names}
-        columns |= {name: column.to_pylist() for name, column in answers.items()}
-        result["answers"] = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
-    return result
+def _slices(rows: "pa.Table", *, pair: bool) -> "Iterator[tuple[pa.Table, list[Any]]]":
+    from snapfit.runtime.parts import PART_ROWS
+
+    for start in range(0, rows.num_rows, PART_ROWS):
+        part = rows.slice(start, PART_ROWS)
+        cells = [column.to_pylist() for column in part.columns]
+        yield part, list(zip(*cells, strict=True)) if pair else cells[0]
+
+
+class _Summary:
+    """What --json prints: the number of answers, how often each label was given, and without a file the answers."""
+
+    def __init__(self, bundle: "Bundle", *, keep_answers: bool) -> None:
+        self._info = bundle.info
+        self._given: Counter[str] = Counter()
+        self._answers: list[dict[str, Any]] | None = [] if keep_answers else None
+        self.n_rows = 0
+
+    def add(self, rows: "pa.Table", answers: "dict[str, pa.Array]") -> None:
+        """Count in a part of the table and its columns of predictions."""
+        self.n_rows += rows.num_rows
+        decisions = answers["predicted"].to_pylist()
+        if self._info.task == "single":
+            self._given.update(decisions)
+        elif self._info.task == "multi":
+            self._given.update(name for row in decisions for name in row)
+        if self._answers is not None:
+            names = [name for name in rows.column_names if name in self._info.text_columns]
+            columns = {name: rows.column(name).to_pylist() for name in names}
+            columns |= {name: column.to_pylist() for name, column in answers.items()}
+            self._answers += [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+
+    def to_dict(self, target: Path | None, seconds: float) -> dict[str, Any]:
+        """Plain values."""
+        result: dict[str, Any] = {"rows": self.n_rows, "out": None if target is None else str(target)}
+        if self._info.task != "regression":
+            result["given"] = dict(self._given.most_common())
+        result["seconds"] = round(seconds, 2)
+        if self._answers is not None:
+            result["answers"] = self._answers
+        return result

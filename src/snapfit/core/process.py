@@ -15,8 +15,8 @@ SPIN_COUNT = 2_000
 """Turns that an idle OpenMP thread waits for work before it sleeps.
 
 Measured on two cores with a compiled step: 500 costs a quiet run 8 %, 1,000 up to 3 %, 2,000 to 10,000 nothing that
-could be told from noise. Beside another busy process a waiting thread keeps the core that the other one needs: a step takes
-1.9, 2.4 and 3.4 times as long at 1,000, 3,000 and 10,000 turns, and far longer with the default of billions.
+could be told from noise. Beside another busy process a waiting thread keeps the core that the other one needs: a step
+takes 1.9, 2.4 and 3.4 times as long at 1,000, 3,000 and 10,000 turns, and far longer with the default of billions.
 """
 SETTLED: dict[str, str] = {}
 """What `settle_process` has set in this process so far."""

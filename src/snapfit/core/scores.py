@@ -20,12 +20,14 @@ Decision = str | list[str] | float
 DEFAULT_THRESHOLD = 0.5
 
 
-def logits_to_scores(logits: np.ndarray, task: Task, temperature: float = 1.0) -> np.ndarray:
+def logits_to_scores(
+    logits: np.ndarray, task: Task, temperature: float = 1.0, *, rows: np.ndarray | None = None
+) -> np.ndarray:
     """Scores float64 [n, k] of logits float [n, k]; no logit is too large.
 
     temperature: > 0; the logits of single and multi are divided by it, which leaves the order of scores as it
-    is. Raises WorkFailed naming the first row whose logits are not finite, BadInput for a wrong shape or
-    temperature.
+    is. rows: int [n], what these rows are called in errors; by default they count from 0.
+    Raises WorkFailed naming the first row whose logits are not finite, BadInput for a wrong shape or temperature.
     """
     if logits.ndim != 2:
         raise BadInput(f"logits of shape {logits.shape}", "[rows, outputs]", "pass one row of logits a text")
@@ -34,6 +36,7 @@ def logits_to_scores(logits: np.ndarray, task: Task, temperature: float = 1.0) -
     values = logits.astype(np.float64)
     if not np.isfinite(values).all():
         row = int(np.flatnonzero(~np.isfinite(values).all(axis=1))[0])
+        row = row if rows is None else int(rows[row])
         raise WorkFailed(
             f"the model gave logits that are not finite for row {row}: "
             "its weights are damaged, or its training diverged"

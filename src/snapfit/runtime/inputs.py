@@ -8,14 +8,16 @@ from typing import IO
 import pyarrow as pa
 
 from snapfit.core.errors import BadInput
+from snapfit.core.labels import LabelSet
 from snapfit.core.recipe_sections import DataSection
 from snapfit.data.records import Records, read_records
 from snapfit.runtime.bundle import BundleInfo
+from snapfit.runtime.parts import RecordParts, record_parts
 
 
 def read_for_bundle(
     info: BundleInfo,
-    source: str | Path,
+    source: object,
     *,
     text: str | None = None,
     pair: str | None = None,
@@ -26,8 +28,8 @@ def read_for_bundle(
 ) -> Records:
     """Labelled records of a table, as the bundle's training table had them.
 
-    source: a file or a folder of files. text, pair, label: columns that are called otherwise in this table.
-    delimiter, encoding, format: as for `read_records`. Raises BadInput for a missing column and for whatever
+    source: a file, a folder of files, or an Arrow table. text, pair, label: columns that are called otherwise in this
+    table. delimiter, encoding, format: as for `read_records`. Raises BadInput for a missing column and for whatever
     `read_records` refuses.
     """
     columns = text_columns(info, text, pair)
@@ -44,9 +46,64 @@ def read_for_bundle(
     )
 
 
-def read_texts(
+def parts_for_bundle(
     info: BundleInfo,
     source: str | Path,
+    *,
+    text: str | None = None,
+    pair: str | None = None,
+    label: str | None = None,
+    delimiter: str | None = None,
+    encoding: str = "utf-8",
+    format: str = "auto",
+) -> RecordParts:
+    """The records that `read_for_bundle` reads, in parts that are read one after another where the table is large.
+
+    Raises BadInput as `read_for_bundle` does, and for unknown labels, before any part is given.
+    """
+    label_set = LabelSet.from_dict(info.labels)
+
+    def read(rows: object) -> Records:
+        return read_for_bundle(
+            info,
+            rows,
+            text=text,
+            pair=pair,
+            label=label,
+            delimiter=delimiter,
+            encoding=encoding,
+            format=format,
+        )
+
+    def check(records: Records) -> None:
+        label_set.encode(() if records.labels is None else records.labels, where=records.source)
+
+    return record_parts(source, read, format=format, encoding=encoding, check=check)
+
+
+def text_parts(
+    info: BundleInfo,
+    source: str | Path,
+    *,
+    text: str | None = None,
+    pair: str | None = None,
+    encoding: str = "utf-8",
+    format: str = "auto",
+) -> RecordParts:
+    """The records that `read_texts` reads, in parts that are read one after another where the table is large.
+
+    Raises BadInput as `read_texts` does, before any part is given.
+    """
+
+    def read(rows: object) -> Records:
+        return read_texts(info, rows, text=text, pair=pair, encoding=encoding, format=format)
+
+    return record_parts(source, read, format=format, encoding=encoding)
+
+
+def read_texts(
+    info: BundleInfo,
+    source: object,
     *,
     text: str | None = None,
     pair: str | None = None,

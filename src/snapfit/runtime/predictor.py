@@ -19,6 +19,7 @@ from snapfit.data.tokenizer import TokenIds
 from snapfit.runtime.bundle import Bundle
 
 _CHUNK_ROWS = 4096
+_WINDOW_ROWS = 65_536
 _FIX_TEXTS = "turn every item into text; leave out or fill in missing ones"
 
 
@@ -108,6 +109,20 @@ class Predictor:
             raise BadInput(f"chunk {chunk}", "at least 1", "leave it out for the default")
         return self._stream(iter([texts] if self._is_one(texts) else _iterable(texts)), chunk)
 
+    def scores_by_batch(self, texts: Iterable[Any], *, first: int = 0) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """(rows, scores) of an iterable, batch by batch as they are computed: not in order, and none is kept.
+
+        first: the number of the first text. rows: int64 [b], numbers of texts; each comes once. scores: float64
+        [b, n_outputs]. An item that is not a text, or logits that are not finite, are named by their number.
+        """
+        items = iter(_iterable(texts))
+        while part := list(islice(items, _CHUNK_ROWS)):
+            _check_items(part, pair=self.bundle.info.pair, start=first)
+            for places, logits in self._batches(part):
+                rows = first + places
+                yield rows, logits_to_scores(logits, self.task, self.bundle.info.temperature, rows=rows)
+            first += len(part)
+
     def replay_probes(self, *, tolerance: float = 1e-4) -> float:
         """Score the bundle's probe texts again: the largest difference from the scores that were stored with
         it.
@@ -142,21 +157,24 @@ class Predictor:
     def _logits(self, items: list[Any]) -> np.ndarray:
         logits = np.empty((len(items), self.bundle.label_set.n_outputs), dtype=np.float32)
         for start in range(0, len(items), _CHUNK_ROWS):
-            part = items[start : start + _CHUNK_ROWS]
-            if self.bundle.info.pair:
-                firsts, seconds = [first for first, _ in part], [second for _, second in part]
-                tokens = self._tokenizer.encode(firsts, seconds)
-            else:
-                tokens = self._tokenizer.encode(part)
-            logits[start : start + len(part)] = batched_logits(
-                self.backend,
-                tokens,
-                pad_id=self.bundle.info.pad_id,
-                n_outputs=logits.shape[1],
-                token_budget=self._token_budget,
-                max_rows=self._max_rows,
-            )
+            for rows, part in self._batches(items[start : start + _CHUNK_ROWS]):
+                logits[start + rows] = part
         return logits
+
+    def _batches(self, items: list[Any]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """(rows, logits) of items that are tokenised together."""
+        if self.bundle.info.pair:
+            tokens = self._tokenizer.encode([first for first, _ in items], [second for _, second in items])
+        else:
+            tokens = self._tokenizer.encode(items)
+        return logits_by_batch(
+            self.backend,
+            tokens,
+            pad_id=self.bundle.info.pad_id,
+            n_outputs=self.bundle.label_set.n_outputs,
+            token_budget=self._token_budget,
+            max_rows=self._max_rows,
+        )
 
     def _scores(self, logits: np.ndarray) -> np.ndarray:
         return logits_to_scores(logits, self.task, self.bundle.info.temperature)
@@ -173,6 +191,36 @@ class Predictor:
         return [texts] if self._is_one(texts) else list(_iterable(texts))
 
 
+def logits_by_batch(
+    backend: Backend,
+    tokens: TokenIds,
+    *,
+    pad_id: int,
+    n_outputs: int | None = None,
+    token_budget: int = 8192,
+    max_rows: int = 256,
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """(rows, logits) of tokenised rows, batch by batch, so that memory does not grow with the rows.
+
+    rows: int64 [b]; each row comes once. Of every _WINDOW_ROWS, those of like length share a batch, the longest first.
+    logits: float32 [b, n_outputs]. n_outputs: how many each row must have; None takes what the backend gives.
+    token_budget, max_rows: the most padded tokens, and rows, of one batch.
+    Raises WorkFailed when the backend gives another shape or dtype.
+    """
+    for start in range(0, len(tokens), _WINDOW_ROWS):
+        end = min(start + _WINDOW_ROWS, len(tokens))
+        window = TokenIds(tokens.ids, tokens.offsets[start : end + 1], tokens.second_start[start:end])
+        for rows in sorted_batches(window.lengths, token_budget=token_budget, max_rows=max_rows):
+            logits = backend.logits(pad(window, rows, pad_id=pad_id))
+            n_outputs = logits.shape[-1] if n_outputs is None else n_outputs
+            if logits.dtype != np.float32 or logits.shape != (len(rows), n_outputs):
+                raise WorkFailed(
+                    f"the backend gave {logits.dtype} logits of shape {logits.shape}; "
+                    f"float32 of shape {(len(rows), n_outputs)} were due"
+                )
+            yield start + rows, logits
+
+
 def batched_logits(
     backend: Backend,
     tokens: TokenIds,
@@ -182,23 +230,16 @@ def batched_logits(
     token_budget: int = 8192,
     max_rows: int = 256,
 ) -> np.ndarray:
-    """Logits float32 [n, n_outputs] of tokenised rows, in their order; the longest rows are computed first.
+    """Logits float32 [n, n_outputs] of tokenised rows, in their order; see `logits_by_batch`.
 
-    n_outputs: how many each row must have; None takes what the backend gives, and 0 when there are no rows.
-    token_budget, max_rows: the most padded tokens, and rows, of one batch. Raises WorkFailed when the backend
-    gives another shape or dtype.
+    Where n_outputs is None and there are no rows, there are no columns either.
     """
     logits = np.empty((len(tokens), n_outputs or 0), dtype=np.float32)
-    for rows in sorted_batches(tokens.lengths, token_budget=token_budget, max_rows=max_rows):
-        part = backend.logits(pad(tokens, rows, pad_id=pad_id))
-        if n_outputs is None:
-            n_outputs = part.shape[-1]
-            logits = np.empty((len(tokens), n_outputs), dtype=np.float32)
-        if part.dtype != np.float32 or part.shape != (len(rows), n_outputs):
-            raise WorkFailed(
-                f"the backend gave {part.dtype} logits of shape {part.shape}; "
-                f"float32 of shape {(len(rows), n_outputs)} were due"
-            )
+    for rows, part in logits_by_batch(
+        backend, tokens, pad_id=pad_id, n_outputs=n_outputs, token_budget=token_budget, max_rows=max_rows
+    ):
+        if logits.shape[1] != part.shape[1]:
+            logits = np.empty((len(tokens), part.shape[1]), dtype=np.float32)
         logits[rows] = part
     return logits
 

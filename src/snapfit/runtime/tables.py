@@ -4,8 +4,8 @@
     score            its score; for multi a list, one a predicted label; not for a regression
     score_<label>    every label's score, when asked for
 
-CSV and TSV have no lists: a list is written there as JSON text. Rows are formatted in slices, so memory
-beyond the table and its scores does not grow; a file is written whole or not at all.
+CSV and TSV have no lists: a list is written there as JSON text. Rows are written part by part, so memory need
+not grow with the table; a file is written whole or not at all.
 """
 
 import base64
@@ -69,18 +69,43 @@ def write_predictions(
     than the table's, and for a cell with a tab or line break in TSV; WorkFailed when the file cannot be
     written.
     """
-    kind = check_output(table.column_names, out, label_set=label_set, format=format, all_scores=all_scores)
     if scores.shape != (table.num_rows, label_set.n_outputs):
         found = f"scores of shape {scores.shape} for a table of {table.num_rows} rows"
         raise BadInput(found, f"shape {(table.num_rows, label_set.n_outputs)}", "score the rows of this table")
-    with _opened(out) as file, _writer(kind, file) as write:
+    with prediction_writer(
+        table.column_names, out, label_set=label_set, thresholds=thresholds, format=format, all_scores=all_scores
+    ) as write:
         for start in range(0, max(table.num_rows, 1), _SLICE_ROWS):
-            part = scores[start : start + _SLICE_ROWS]
-            made = prediction_columns(part, label_set=label_set, thresholds=thresholds, all_scores=all_scores)
-            rows = table.slice(start, len(part))
+            write(table.slice(start, _SLICE_ROWS), scores[start : start + _SLICE_ROWS])
+
+
+@contextmanager
+def prediction_writer(
+    columns: Sequence[str],
+    out: str | Path | IO[bytes],
+    *,
+    label_set: LabelSet,
+    thresholds: np.ndarray | None = None,
+    format: str = "auto",
+    all_scores: bool = False,
+) -> Iterator[Callable[[pa.Table, np.ndarray], dict[str, pa.Array]]]:
+    """Write a table part by part: gives a function of (rows of the table, their scores) that writes them.
+
+    It returns the columns of predictions that it put behind the rows. The parts have one schema, with these columns.
+    A file appears when all parts are written; nothing is left of it when anything is raised before.
+    Arguments and errors are those of `write_predictions`.
+    """
+    kind = check_output(columns, out, label_set=label_set, format=format, all_scores=all_scores)
+    with _opened(out) as file, _writer(kind, file) as write:
+
+        def write_part(rows: pa.Table, scores: np.ndarray) -> dict[str, pa.Array]:
+            made = prediction_columns(scores, label_set=label_set, thresholds=thresholds, all_scores=all_scores)
             for name, column in made.items():
                 rows = rows.append_column(name, column)
             write(rows)
+            return made
+
+        yield write_part
 
 
 def check_output(
@@ -91,7 +116,7 @@ def check_output(
     format: str = "auto",
     all_scores: bool = False,
 ) -> Format:
-    """The format that `write_predictions` would write; call it before scoring, so that no work is lost.
+    """The format that predictions would be written in; call it before scoring, so that no work is lost.
 
     columns: names of the table's columns. Raises BadInput for an unknown format or suffix, and when a column
     of predictions has the name of a column that is there.

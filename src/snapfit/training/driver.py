@@ -249,7 +249,7 @@ class Training:
         """In the second half of a training, say once when it has learnt nothing."""
         if self._collapsed or 2 * self.progress.step < self.plan.total_steps:
             return
-        text = collapse(result.scores, self.plan.label_set, self._norms)
+        text = collapse(result.rows, result.answer_range, self.plan.label_set, self._norms)
         if text is not None:
             self._collapsed = True
             self._notify("collapsed", step=self.progress.step, text=text)

@@ -1,4 +1,7 @@
-"""Scoring a split with the code that also serves: the predictor's batching, the core's scores and metrics."""
+"""Scoring a split with the code that also serves: the predictor's batching, the core's scores and metrics.
+
+Each batch is counted and forgotten, so that an evaluation's memory does not grow with the rows of the split.
+"""
 
 import math
 from collections.abc import Callable, Mapping
@@ -10,21 +13,27 @@ import numpy as np
 import torch
 
 from snapfit.core.labels import LabelSet
-from snapfit.core.metrics import compute_metrics
+from snapfit.core.metrics import tally
 from snapfit.core.scores import logits_to_scores
 from snapfit.data.batches import Batch
 from snapfit.nn.backend import TorchBackend
 from snapfit.nn.classifier import Classifier
-from snapfit.runtime.predictor import Backend, batched_logits
+from snapfit.runtime.predictor import Backend, logits_by_batch
 from snapfit.training.loop import Examples
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Scores of a split and their metrics, by name."""
+    """What was measured on a split.
 
-    scores: np.ndarray
+    metrics: by name. rows: how many. answer_range: the lowest and the highest answer, see `Tally.answer_range`.
+    scores: float64 [rows, n_outputs] in the split's order where they were asked for, else None.
+    """
+
     metrics: dict[str, float]
+    rows: int
+    answer_range: tuple[float, float] | None
+    scores: np.ndarray | None = None
 
 
 def evaluate(
@@ -34,25 +43,37 @@ def evaluate(
     *,
     autocast: Callable[[], AbstractContextManager[object]],
     stop: Callable[[], bool] = lambda: False,
+    keep_scores: bool = False,
 ) -> Evaluation | None:
     """Metrics of a model on a split; the model is left in evaluation mode.
 
     label_set: a regression's standardised logits and targets are brought back to its units before anything is
     measured. autocast: makes the context of the forward pass. stop: asked before each batch; None is returned as soon
-    as it says yes.
+    as it says yes. keep_scores: give the scores too, which takes 8 bytes for each of rows * n_outputs.
+    Raises WorkFailed naming a row whose logits are not finite, BadInput for a split without rows.
     """
     backend = _Stoppable(TorchBackend(model, device=next(model.parameters()).device.type), stop)
+    counted = tally(label_set.task, label_set.n_outputs)
+    scores = np.empty((len(examples.tokens), label_set.n_outputs)) if keep_scores else None
+    batches = logits_by_batch(backend, examples.tokens, pad_id=examples.pad_id, n_outputs=label_set.n_outputs)
     try:
         with autocast():
-            logits = batched_logits(backend, examples.tokens, pad_id=examples.pad_id)
+            for rows, logits in batches:
+                part = logits_to_scores(_in_units(logits, label_set), label_set.task, rows=rows)
+                counted.add(part, _in_units(examples.targets[rows], label_set))
+                if scores is not None:
+                    scores[rows] = part
     except _Stopped:
         return None
-    targets = examples.targets
-    if label_set.task == "regression":
-        logits = logits * label_set.target_scale + label_set.target_mean
-        targets = targets * label_set.target_scale + label_set.target_mean
-    scores = logits_to_scores(logits, label_set.task)
-    return Evaluation(scores, compute_metrics(label_set.task, scores, targets))
+    return Evaluation(counted.metrics(), counted.rows, counted.answer_range(), scores)
+
+
+def _in_units(values: np.ndarray, label_set: LabelSet) -> np.ndarray:
+    """Logits or targets in the units of the table."""
+    if label_set.task != "regression":
+        return values
+    scaled: np.ndarray = values * label_set.target_scale + label_set.target_mean
+    return scaled
 
 
 class _Stopped(Exception):

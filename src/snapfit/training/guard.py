@@ -14,8 +14,6 @@ from collections.abc import Mapping
 from statistics import median
 from typing import Any
 
-import numpy as np
-
 from snapfit.core.errors import WorkFailed
 from snapfit.core.labels import LabelSet
 
@@ -89,22 +87,24 @@ DEAD_SHARE = 1e-4
 """A group whose gradients' norm is below this share of the largest group's gets no signal to learn from."""
 
 
-def collapse(scores: np.ndarray, label_set: LabelSet, group_norms: Mapping[str, float]) -> str | None:
+def collapse(
+    rows: int, answer_range: tuple[float, float] | None, label_set: LabelSet, group_norms: Mapping[str, float]
+) -> str | None:
     """What a training that learnt nothing looks like, in words; None when it does not look like that.
 
-    scores: of the validation split, float [n, n_outputs]. group_norms: of the latest step's gradients, by group.
+    rows, answer_range: of an evaluation of the validation split. group_norms: of the latest step's gradients, by group.
     """
-    if len(scores) < FEWEST_ROWS or label_set.task == "multi":
+    if rows < FEWEST_ROWS or answer_range is None:
         return None
+    lowest, highest = answer_range
     if label_set.task == "single":
-        answers = scores.argmax(axis=1)
-        if (answers != answers[0]).any():
+        if lowest != highest:
             return None
-        text = f"all {len(scores):,} validation rows are answered {label_set.names[answers[0]]!r}"
+        text = f"all {rows:,} validation rows are answered {label_set.names[int(lowest)]!r}"
     else:
-        if np.ptp(scores) > 1e-3 * label_set.target_scale:
+        if highest - lowest > 1e-3 * label_set.target_scale:
             return None
-        text = f"all {len(scores):,} validation rows are answered {float(scores.flat[0]):.4g}"
+        text = f"all {rows:,} validation rows are answered {lowest:.4g}"
     text += ", as by a model that learnt nothing"
     largest = max(group_norms.values(), default=0.0)
     dead = [name for name, norm in group_norms.items() if norm < DEAD_SHARE * largest]
