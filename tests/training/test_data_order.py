@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from snapfit.training.loop import DataOrder
+from snapfit.training.order import DataOrder
 
 ROWS, STEP_SIZE = 40, 8
 LENGTHS = np.array([3 + (7 * i) % 10 for i in range(ROWS)])

@@ -17,7 +17,8 @@ from snapfit.nn.families import max_positions
 from snapfit.training.assemble import build_model, layer_parameters, pick_device, torch_as_wanted
 from snapfit.training.defaults import Facts, check_metric, is_resolved, resolve
 from snapfit.training.identity import machine
-from snapfit.training.loop import DataOrder, Examples
+from snapfit.training.loop import Examples
+from snapfit.training.order import DataOrder
 from snapfit.training.pooling_probe import choose_pooling
 from snapfit.training.precision import choose_precision
 from snapfit.training.prepare import Notify, Tables, encoder_limit, make_examples, open_encoder, tokenise

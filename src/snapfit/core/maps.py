@@ -1,0 +1,41 @@
+"""Memory-mapped files whose pages can be given back, so that reading a large one leaves nothing behind in memory.
+
+The system counts the pages of a mapped file that were read as memory of the process until it needs them for something
+else. Whoever walks through a large file calls `release_pages` from time to time; what is read again comes from the
+system's cache or the disk.
+"""
+
+import mmap
+import threading
+import weakref
+from pathlib import Path
+from typing import Any
+
+_watched: "weakref.WeakSet[Any]" = weakref.WeakSet()
+_lock = threading.Lock()
+
+
+def map_file(path: Path) -> mmap.mmap:
+    """A file mapped for reading, watched. Raises OSError, and ValueError for an empty file."""
+    with open(path, "rb") as file:
+        mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    watch(mapped)
+    return mapped
+
+
+def watch(mapped: mmap.mmap) -> None:
+    """Have `release_pages` see to a mapping of a file that is only read, for as long as the mapping lives."""
+    with _lock:
+        _watched.add(mapped)
+
+
+def release_pages() -> None:
+    """Give back the pages of all watched files; does nothing where the system has no way to."""
+    advice = getattr(mmap, "MADV_DONTNEED", None)
+    if advice is None:
+        return
+    with _lock:
+        mappings = list(_watched)
+    for mapped in mappings:
+        if not mapped.closed:
+            mapped.madvise(advice)
