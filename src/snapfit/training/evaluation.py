@@ -1,7 +1,7 @@
 """Scoring a split with the code that also serves: the predictor's batching, the core's scores and metrics."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
@@ -10,13 +10,18 @@ import numpy as np
 import torch
 
 from snapfit.core.labels import LabelSet
+from snapfit.core.maps import release_pages
 from snapfit.core.metrics import compute_metrics
 from snapfit.core.scores import logits_to_scores
 from snapfit.data.batches import Batch
+from snapfit.data.tokenizer import TokenIds, TokenRows
 from snapfit.nn.backend import TorchBackend
 from snapfit.nn.classifier import Classifier
 from snapfit.runtime.predictor import Backend, batched_logits
-from snapfit.training.loop import Examples
+from snapfit.training.loop import Examples, Targets
+
+
+_PIECE_ROWS = 65_536
 
 
 @dataclass(frozen=True)
@@ -37,6 +42,7 @@ def evaluate(
 ) -> Evaluation | None:
     """Metrics of a model on a split; the model is left in evaluation mode.
 
+    Of a large split the logits and targets of all rows are held, 4 or 8 bytes each, and the tokens of few.
     label_set: a regression's standardised logits and targets are brought back to its units before anything is
     measured. autocast: makes the context of the forward pass. stop: asked before each batch; None is returned as soon
     as it says yes.
@@ -44,15 +50,31 @@ def evaluate(
     backend = _Stoppable(TorchBackend(model, device=next(model.parameters()).device.type), stop)
     try:
         with autocast():
-            logits = batched_logits(backend, examples.tokens, pad_id=examples.pad_id)
+            parts = [batched_logits(backend, tokens, pad_id=examples.pad_id) for tokens in _pieces(examples.tokens)]
     except _Stopped:
         return None
-    targets = examples.targets
+    logits = np.concatenate(parts)
+    targets = examples.targets if isinstance(examples.targets, np.ndarray) else _all(examples.targets)
     if label_set.task == "regression":
         logits = logits * label_set.target_scale + label_set.target_mean
         targets = targets * label_set.target_scale + label_set.target_mean
     scores = logits_to_scores(logits, label_set.task)
     return Evaluation(scores, compute_metrics(label_set.task, scores, targets))
+
+
+def _pieces(tokens: TokenRows) -> Iterator[TokenIds]:
+    """Rows in their order; those of a large split in pieces, whose tokens alone are held."""
+    if isinstance(tokens, TokenIds):
+        yield tokens
+        return
+    for start in range(0, len(tokens), _PIECE_ROWS):
+        yield tokens.take(np.arange(start, min(start + _PIECE_ROWS, len(tokens))))
+        release_pages()
+
+
+def _all(targets: Targets) -> np.ndarray:
+    starts = range(0, len(targets), _PIECE_ROWS)
+    return np.concatenate([targets[np.arange(start, min(start + _PIECE_ROWS, len(targets)))] for start in starts])
 
 
 class _Stopped(Exception):
