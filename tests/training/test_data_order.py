@@ -36,7 +36,7 @@ def test_total_steps(epochs: float, total: int) -> None:
 def test_the_window_and_the_classes_reach_the_order(window: int, balanced: bool) -> None:
     classes = np.where(np.arange(ROWS) < 4, 1, 0) if balanced else None
     order = DataOrder(LENGTHS, STEP_SIZE, seed=3, window=window, classes=classes)
-    first, again, second = (np.concatenate(order.steps(epoch)) for epoch in (0, 0, 1))
+    first, again, second = (np.concatenate(list(order.steps(epoch))) for epoch in (0, 0, 1))
     assert np.array_equal(first, again)
     assert not np.array_equal(first, second)
     assert len(first) == ROWS
@@ -45,6 +45,6 @@ def test_the_window_and_the_classes_reach_the_order(window: int, balanced: bool)
         padded = sum(int(LENGTHS[rows].max()) * len(rows) - int(LENGTHS[rows].sum()) for rows in order.steps(0))
         assert (padded < 0.1 * LENGTHS.sum()) == (window == 64)
     else:
-        rare = np.mean([classes[np.concatenate(order.steps(epoch))].mean() for epoch in range(8)])
+        rare = np.mean([classes[np.concatenate(list(order.steps(epoch)))].mean() for epoch in range(8)])
         assert 0.4 < rare < 0.6  # a tenth of the rows
     assert order.total_steps(1) == 5

@@ -13,7 +13,6 @@ import numpy as np
 from snapfit.core.errors import BadInput
 from snapfit.data.tokenizer import TokenIds, token_places
 
-
 BLOCK_ROWS = 1024
 """Neighbouring rows that stay in one pool of a large table: what is read from disk in one piece."""
 POOL_ROWS = 2**20
@@ -21,6 +20,33 @@ POOL_ROWS = 2**20
 _STREAM = 1 << 128
 """Draws of a Philox counter that are set aside for each purpose; 0: steps, 1: balanced draws, 2: blocks of a large
 table, then two for each of its pools."""
+
+
+def _check_least(least: int, **values: int | None) -> None:
+    for name, value in values.items():
+        if value is not None and value < least:
+            raise BadInput(f"{name} {value}", f"at least {least}", "correct the number")
+
+
+@dataclass(frozen=True)
+class PoolSizes:
+    """How large tables are cut. pool_rows: of a pool, a multiple of block_rows. block_rows: of a block.
+
+    Raises BadInput for sizes below 1, or that are no multiple.
+    """
+
+    pool_rows: int = POOL_ROWS
+    block_rows: int = BLOCK_ROWS
+
+    def __post_init__(self) -> None:
+        _check_least(1, block_rows=self.block_rows, pool_rows=self.pool_rows)
+        if self.pool_rows % self.block_rows:
+            found = f"pools of {self.pool_rows} rows"
+            raise BadInput(found, f"a multiple of {self.block_rows}, a block", "correct the number")
+
+
+SIZES = PoolSizes()
+"""What is used wherever nothing else is said."""
 
 
 @dataclass(frozen=True)
@@ -91,37 +117,32 @@ def step_rows(
     return [rows[start:end] for start, end in zip(cuts[order], ends[order], strict=True)]
 
 
-def block_pools(
-    n: int, *, seed: int, epoch: int, pool_rows: int = POOL_ROWS, block_rows: int = BLOCK_ROWS
-) -> list[np.ndarray]:
+def block_pools(n: int, *, seed: int, epoch: int, sizes: PoolSizes = SIZES) -> list[np.ndarray]:
     """The blocks of each pool of an epoch, in order: int64 numbers of blocks, each block in exactly one pool.
 
     n: rows of the table; block i is its rows from i * block_rows on, the last one may be shorter. A table of at most
-    `pool_rows` is one pool with its blocks in order, for its rows are shuffled all together. pool_rows: a multiple of
-    block_rows. A pure function of its arguments, which takes 8 bytes a block. Raises BadInput for sizes below 1, or
-    that are no multiple, and a seed or epoch below 0.
+    `pool_rows` is one pool with its blocks in order, for its rows are shuffled all together. A pure function of its
+    arguments, which takes 8 bytes a block. Raises BadInput for a seed or epoch below 0.
     """
-    _check_least(1, block_rows=block_rows, pool_rows=pool_rows)
     _check_least(0, seed=seed, epoch=epoch)
-    if pool_rows % block_rows:
-        raise BadInput(f"pools of {pool_rows} rows", f"a multiple of {block_rows}, a block", "correct the number")
-    n_blocks = -(-n // block_rows)
-    if n <= pool_rows:
+    n_blocks = -(-n // sizes.block_rows)
+    if n <= sizes.pool_rows:
         return [np.arange(n_blocks)]
     order = np.argsort(_bits(seed, epoch, 2).random_raw(n_blocks), kind="stable")
-    size = pool_rows // block_rows
+    size = sizes.pool_rows // sizes.block_rows
     return [order[start : start + size] for start in range(0, n_blocks, size)]
 
 
-def block_rows_of(blocks: np.ndarray, n: int, *, block_rows: int = BLOCK_ROWS) -> np.ndarray:
+def block_rows_of(blocks: np.ndarray, n: int, sizes: PoolSizes = SIZES) -> np.ndarray:
     """The rows of blocks, one block after another, int64. n: rows of the table."""
-    rows = (np.asarray(blocks, dtype=np.int64)[:, None] * block_rows + np.arange(block_rows)).ravel()
+    firsts = np.asarray(blocks, dtype=np.int64)[:, None] * sizes.block_rows
+    rows: np.ndarray = (firsts + np.arange(sizes.block_rows)).ravel()
     return rows[rows < n]
 
 
-def n_block_rows(blocks: np.ndarray, n: int, *, block_rows: int = BLOCK_ROWS) -> int:
+def n_block_rows(blocks: np.ndarray, n: int, sizes: PoolSizes = SIZES) -> int:
     """How many rows `block_rows_of` gives."""
-    return int(np.minimum(n - np.asarray(blocks, dtype=np.int64) * block_rows, block_rows).sum())
+    return int(np.minimum(n - np.asarray(blocks, dtype=np.int64) * sizes.block_rows, sizes.block_rows).sum())
 
 
 def pool_streams(pool: int, n_pools: int) -> tuple[int, int]:
@@ -191,9 +212,3 @@ def _budget_cuts(lengths: np.ndarray, window_rows: int, step_size: int, token_bu
 
 def _bits(seed: int, epoch: int, stream: int) -> np.random.Philox:
     return np.random.Philox(key=np.array([seed, epoch], dtype=np.uint64), counter=stream * _STREAM)
-
-
-def _check_least(least: int, **values: int | None) -> None:
-    for name, value in values.items():
-        if value is not None and value < least:
-            raise BadInput(f"{name} {value}", f"at least {least}", "correct the number")

@@ -97,18 +97,23 @@ class LargeColumn:
 
     def _table_rows(self, rows: np.ndarray) -> np.ndarray:
         if self._kept is not None:
-            return self._kept[rows]
-        if self._before is None:
-            return rows
-        found: np.ndarray = rows + np.searchsorted(self._before, rows, side="right")
+            found: np.ndarray = self._kept[rows]
+        elif self._before is not None:
+            found = rows + np.searchsorted(self._before, rows, side="right")
+        else:
+            found = rows
         return found
 
 
 @dataclass(frozen=True)
 class LargeRecords(Records):
-    """As Records; texts, pairs and labels are LargeColumns, `delimiter` is what separates labels in a cell."""
+    """As Records; texts, pairs and labels are LargeColumns, `delimiter` is what separates labels in a cell.
+
+    few_rows: as many may be held as plain Records.
+    """
 
     delimiter: str | None = None
+    few_rows: int = POOL_ROWS
 
     @property
     def n_empty_texts(self) -> int:
@@ -123,9 +128,9 @@ class LargeRecords(Records):
             yield from zip(self.texts.slabs(), self.pairs.slabs(), strict=True)
 
     def take(self, rows: np.ndarray) -> Records:
-        """Of few rows plain Records; of many (more than a pool), ascending and from the whole table, LargeRecords."""
+        """Of few rows plain Records; of many, which are ascending and of the whole table, LargeRecords."""
         rows = np.asarray(rows, dtype=np.int64)
-        if len(rows) > POOL_ROWS:
+        if len(rows) > self.few_rows:
             return self._over(lambda column: column.only(rows))
         pairs = None if self.pairs is None else self.pairs.take(rows)
         labels: Any = None if self.labels is None else self.labels.take(rows)  # type: ignore[union-attr]
@@ -190,10 +195,12 @@ def read_for_training(
     found = find_columns(table, delimiter=delimiter, **columns)
     if table.num_rows <= large_rows:
         return records_of(table, found, delimiter=delimiter, where=where)
-    return large_records_of(table, found, delimiter=delimiter, where=where)
+    return large_records_of(table, found, delimiter=delimiter, where=where, few_rows=large_rows)
 
 
-def large_records_of(table: pa.Table, columns: Columns, *, delimiter: str | None, where: str) -> LargeRecords:
+def large_records_of(
+    table: pa.Table, columns: Columns, *, delimiter: str | None, where: str, few_rows: int = POOL_ROWS
+) -> LargeRecords:
     """The records of a large table, all rows checked. Raises as `read_records`."""
     texts = _text_column(table, columns.text, "--text", where)
     pairs = None if columns.pair is None else _text_column(table, columns.pair, "--pair", where)
@@ -205,7 +212,7 @@ def large_records_of(table: pa.Table, columns: Columns, *, delimiter: str | None
         labels = LargeColumn(column, lambda part, place: labels_of(part, columns, delimiter, place), where)
         for _ in labels.slabs():
             """Whatever is wrong with a label is raised here."""
-    records = LargeRecords(texts, pairs, labels, columns, where, table, delimiter)
+    records = LargeRecords(texts, pairs, labels, columns, where, table, delimiter, few_rows)
     if not sum(len(slab[0]) - int(pc.sum(are_empty(*slab)).as_py() or 0) for slab in records.text_slabs()):
         raise all_empty(where, columns)
     return records

@@ -10,13 +10,14 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterable
 from itertools import chain, repeat
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from snapfit.core.errors import BadInput
 from snapfit.core.labels import Task
-from snapfit.data.large_records import LargeRecords
+from snapfit.data.large_records import SLAB_ROWS, LargeRecords
 from snapfit.data.records import Records
 
 N_BINS = 10
@@ -88,19 +89,24 @@ def _keys(texts: pa.Array, pairs: pa.Array | None, seed: int) -> np.ndarray:
 
 def _lost_labels(records: LargeRecords, task: Task, held_out: np.ndarray) -> np.ndarray:
     """Of each label that only rows held out have, the place of one of these in `held_out`, int64."""
-    rows = records.take(held_out).labels if len(held_out) else []
-    labels = [[label] for label in rows] if task == "single" else rows  # type: ignore[union-attr]
-    counts = Counter(chain.from_iterable(labels))  # type: ignore[arg-type]
-    for slab in records.labels.slabs():  # type: ignore[union-attr]
-        counts.subtract(slab if task == "single" else chain.from_iterable(slab))
-    lost = {label for label, left in counts.items() if left == 0}
-    places = [place for place, row in enumerate(labels) if lost and not lost.isdisjoint(row)]  # type: ignore[arg-type]
+    every: Any = records.labels
+    chosen = every.only(held_out)
+    left: Counter[str] = Counter()
+    for slab in every.slabs():
+        left.update(_flat(slab, task))
+    for slab in chosen.slabs():
+        left.subtract(_flat(slab, task))
     first: dict[str, int] = {}
-    for place in places:
-        for label in labels[place]:  # type: ignore[index]
-            if label in lost:
-                first.setdefault(label, place)
+    for number, slab in enumerate(chosen.slabs()):
+        for place, row in enumerate([[label] for label in slab] if task == "single" else slab, number * SLAB_ROWS):
+            for label in row:
+                if left[label] == 0:
+                    first.setdefault(label, place)
     return np.array(sorted(set(first.values())), dtype=np.int64)
+
+
+def _flat(labels: Any, task: Task) -> Iterable[str]:
+    return labels if task == "single" else chain.from_iterable(labels)
 
 
 def _check(records: Records, fraction: float) -> None:

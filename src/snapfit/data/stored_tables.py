@@ -160,11 +160,7 @@ def _pieces(path: Path, kind: str, encoding: str, piece_bytes: int, as_text: fro
         except pa.ArrowException as error:
             raise bad_parquet(path, error) from error
         return
-    try:
-        opened = open(path, "rb")
-    except OSError as error:
-        raise cannot_read(path, error) from error
-    with opened as text:
+    with open(path, "rb") as text:
         pieces = text_pieces(text, where, encoding, piece_bytes)
         if kind != "jsonl":
             yield from text_tables(pieces, where, kind)

@@ -215,7 +215,9 @@ def _quoted(pieces: Iterable[Piece], where: str, delimiter: str) -> Iterator[pa.
     csv.field_size_limit(max(csv.field_size_limit(), 2**31 - 1))
     reader = csv.reader(lines, delimiter=delimiter, strict=True)
     rows = _numbered_rows(reader, where)
-    _, header = next(rows)
+    _, header = next(rows, (0, []))
+    if not header:
+        raise BadInput(f"{where} is empty", "a header line and at least one row", "check the file")
     names = _unique(header, where)
     schema = pa.schema([(name, pa.large_string()) for name in names])
     yield schema.empty_table()

@@ -91,7 +91,7 @@ def write_entry(folder: Path, chunks: Iterable[EncodedChunk], tokenizer: TextTok
             with open(staged / "ids.npy", "wb") as file:
                 header = _array_header(file, tokenizer.id_dtype, 0)
                 for ids, counts, second_start in chunks:
-                    file.write(memoryview(ids).cast("B"))
+                    ids.tofile(file)
                     lengths.append(counts)
                     seconds.append(second_start)
                 offsets = np.cumsum(np.concatenate(lengths))

@@ -17,7 +17,7 @@ from snapfit.core.errors import SnapfitError, WorkFailed
 from snapfit.core.files import make_folder
 from snapfit.core.folders import MANIFEST
 from snapfit.core.maps import release_pages
-from snapfit.data.batches import BLOCK_ROWS, POOL_ROWS, block_pools, n_block_rows
+from snapfit.data.batches import SIZES, PoolSizes, block_pools, n_block_rows
 from snapfit.data.token_cache import entry_name, read_entry, write_entry
 from snapfit.data.tokenizer import EncodedChunk, TextTokenizer, TokenIds, token_places
 
@@ -39,7 +39,7 @@ class PooledTokens:
 
     texts, pairs: the columns. content_hash: of both. cache_dir: where entries are kept; None, or a folder that cannot
     be made, keeps them in memory. seed: of the training, whose first epoch gives the order of tokenising; a table that
-    was wholly tokenised for another seed is taken as it is. pool_rows, block_rows: see `batches.block_pools`.
+    was wholly tokenised for another seed is taken as it is. sizes: how the table is cut.
     Nothing is done before the first row is asked for. Whatever then goes wrong in the background, such as BadInput for
     a text that is not Unicode or WorkFailed for a full disk, is raised to whoever asks for rows.
     """
@@ -53,19 +53,17 @@ class PooledTokens:
         content_hash: str,
         cache_dir: Path | None,
         seed: int,
-        pool_rows: int = POOL_ROWS,
-        block_rows: int = BLOCK_ROWS,
+        sizes: PoolSizes = SIZES,
     ) -> None:
         self._tokenizer, self._texts, self._pairs = tokenizer, texts, pairs
-        self._n, self._block_rows = len(texts), block_rows
+        self._n, self._sizes = len(texts), sizes
         self._folder = None if cache_dir is None else _made(cache_dir / "tokens", tokenizer, pairs, content_hash)
-        sizes = {"pool_rows": pool_rows, "block_rows": block_rows}
-        self._pools = block_pools(self._n, seed=seed, epoch=0, **sizes)
+        self._pools = block_pools(self._n, seed=seed, epoch=0, sizes=sizes)
         if self._folder is not None:
             found = _whole_layout(self._folder, seed, len(self._pools), sizes)
-            self._pools = block_pools(self._n, seed=found, epoch=0, **sizes)
+            self._pools = block_pools(self._n, seed=found, epoch=0, sizes=sizes)
             self._folder = self._folder / _layout_name(found, sizes)
-        self._pool_of, self._start = _places(self._pools, self._n, block_rows)
+        self._pool_of, self._start = _places(self._pools, self._n, sizes.block_rows)
         self._made: list[TokenIds | None] = [None] * len(self._pools)
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
@@ -123,8 +121,8 @@ class PooledTokens:
     def _by_pool(self, rows: np.ndarray) -> Iterator[tuple[TokenIds, np.ndarray, np.ndarray]]:
         """(the pool's tokens, places in them, where these are among `rows`) of each pool that has some of the rows."""
         rows = np.asarray(rows, dtype=np.int64)
-        blocks = rows // self._block_rows
-        pools, places = self._pool_of[blocks], self._start[blocks] + rows % self._block_rows
+        blocks = rows // self._sizes.block_rows
+        pools, places = self._pool_of[blocks], self._start[blocks] + rows % self._sizes.block_rows
         for pool in np.unique(pools).tolist():
             chosen = np.flatnonzero(pools == pool)
             yield self._wait_for(pool), places[chosen], chosen
@@ -159,7 +157,7 @@ class PooledTokens:
 
     def _make(self, pool: int) -> TokenIds:
         """A pool's tokens: from the cache, or tokenised and written there."""
-        n = n_block_rows(self._pools[pool], self._n, block_rows=self._block_rows)
+        n = n_block_rows(self._pools[pool], self._n, self._sizes)
         if self._folder is None:
             return _joined(list(self._encoded(pool)), self._tokenizer)
         folder = self._folder / f"{pool:06d}"
@@ -186,12 +184,12 @@ class PooledTokens:
                 raise _Closed
             if number % _RELEASE_EVERY == 0:
                 release_pages()
-            start = block * self._block_rows
-            first = self._texts.slice(start, self._block_rows).to_pylist()
+            start = block * self._sizes.block_rows
+            first = self._texts.slice(start, self._sizes.block_rows).to_pylist()
             if self._pairs is None:
                 yield start, first
             else:
-                yield start, list(zip(first, self._pairs.slice(start, self._block_rows).to_pylist(), strict=True))
+                yield start, list(zip(first, self._pairs.slice(start, self._sizes.block_rows).to_pylist(), strict=True))
 
 
 class _Lengths:
@@ -221,11 +219,11 @@ def _made(parent: Path, tokenizer: TextTokenizer, pairs: TextColumn | None, cont
     return folder
 
 
-def _layout_name(seed: int, sizes: dict[str, int]) -> str:
-    return f"{seed}-{sizes['pool_rows']}-{sizes['block_rows']}"
+def _layout_name(seed: int, sizes: PoolSizes) -> str:
+    return f"{seed}-{sizes.pool_rows}-{sizes.block_rows}"
 
 
-def _whole_layout(folder: Path, seed: int, n_pools: int, sizes: dict[str, int]) -> int:
+def _whole_layout(folder: Path, seed: int, n_pools: int, sizes: PoolSizes) -> int:
     """The seed whose layout to use: the training's own, but for one for which all pools are there already."""
     own, ending = _layout_name(seed, sizes), _layout_name(0, sizes)[1:]
     if not (folder / own).is_dir():

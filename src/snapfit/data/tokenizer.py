@@ -153,10 +153,9 @@ class TextTokenizer:
         BadInput when they are not, when a text is not valid Unicode, and when max_tokens leaves no room for
         a pair.
         """
-        if pairs is not None:
-            if len(pairs) != len(texts):
-                found = f"{len(texts)} texts and {len(pairs)} second texts"
-                raise BadInput(found, "as many second texts as texts", "pass two columns of one table")
+        if pairs is not None and len(pairs) != len(texts):
+            found = f"{len(texts)} texts and {len(pairs)} second texts"
+            raise BadInput(found, "as many second texts as texts", "pass two columns of one table")
         parts = list(self.encode_chunks(_chunks(texts, pairs), pair=pairs is not None))
         offsets = np.zeros(len(texts) + 1, dtype=np.int64)
         np.cumsum(_joined([lengths for _, lengths, _ in parts], offsets.dtype), out=offsets[1:])

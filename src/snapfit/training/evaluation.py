@@ -20,7 +20,6 @@ from snapfit.nn.classifier import Classifier
 from snapfit.runtime.predictor import Backend, batched_logits
 from snapfit.training.loop import Examples, Targets
 
-
 _PIECE_ROWS = 65_536
 
 

@@ -1,6 +1,6 @@
 """The training loop: a generator that yields after every optimizer step.
 
-It knows a model, data and their order, an optimizer and a schedule; it knows no files, metrics or loggers. Whoever iterates decides
+It knows a model, data, an optimizer and a schedule; it knows no files, metrics or loggers. Whoever iterates decides
 when to evaluate, log, save and stop, and what to do about a step that went wrong. Its whole state is (seed, epoch,
 position) and the optimizer's: the data order and the randomness of a step are functions of them, so that a run can
 begin at any step.

@@ -10,8 +10,8 @@ from typing import Protocol
 import numpy as np
 
 from snapfit.data.batches import (
-    BLOCK_ROWS,
-    POOL_ROWS,
+    SIZES,
+    PoolSizes,
     balanced_draw,
     block_pools,
     block_rows_of,
@@ -38,8 +38,8 @@ class DataOrder:
 
     lengths: tokens of each row. step_size: rows of an optimizer step. token_budget, window: see `batches.step_rows`.
     classes: of each row, to draw an epoch's rows evenly from (see `batches.balanced_draw`; of a large table pool by
-    pool); None takes every row once. pool_rows, block_rows: see `batches.block_pools`. after_pool: called when the
-    rows of a pool are done with, so that memory can be given back.
+    pool); None takes every row once. sizes: how a large table is cut. after_pool: called when the rows of a pool are
+    done with, so that memory can be given back.
     """
 
     lengths: ByRow
@@ -48,8 +48,7 @@ class DataOrder:
     token_budget: int | None = None
     window: int = 64
     classes: ByRow | None = None
-    pool_rows: int = POOL_ROWS
-    block_rows: int = BLOCK_ROWS
+    sizes: PoolSizes = SIZES
     after_pool: Callable[[], None] = _nothing
 
     def steps(self, epoch: int, position: int = 0) -> Iterator[np.ndarray]:
@@ -90,18 +89,17 @@ class DataOrder:
             epoch, position = epoch + 1, 0
 
     def _pools(self, epoch: int) -> list[np.ndarray]:
-        sizes = {"pool_rows": self.pool_rows, "block_rows": self.block_rows}
-        return block_pools(len(self.lengths), seed=self.seed, epoch=epoch, **sizes)
+        return block_pools(len(self.lengths), seed=self.seed, epoch=epoch, sizes=self.sizes)
 
     def _n_steps(self, blocks: np.ndarray) -> int | None:
         """Steps of a pool where they follow from its rows, which they do without a token budget."""
         if self.token_budget is not None:
             return None
-        return -(-n_block_rows(blocks, len(self.lengths), block_rows=self.block_rows) // self.step_size)
+        return -(-n_block_rows(blocks, len(self.lengths), self.sizes) // self.step_size)
 
     def _pool_steps(self, blocks: np.ndarray, epoch: int, streams: tuple[int, int]) -> list[np.ndarray]:
         """The rows of every step of a pool, in order."""
-        rows = block_rows_of(blocks, len(self.lengths), block_rows=self.block_rows)
+        rows = block_rows_of(blocks, len(self.lengths), self.sizes)
         if self.classes is not None:
             rows = rows[balanced_draw(self.classes[rows], seed=self.seed, epoch=epoch, stream=streams[1])]
         steps = step_rows(

@@ -10,9 +10,8 @@ import torch
 
 from snapfit.core.errors import BadInput
 from snapfit.core.labels import LabelSet
-from snapfit.core.recipe import Recipe, settled
 from snapfit.core.maps import release_pages
-from snapfit.data.batches import BLOCK_ROWS, POOL_ROWS
+from snapfit.core.recipe import Recipe, settled
 from snapfit.data.tokenizer import TextTokenizer, TokenRows
 from snapfit.nn.encoder import EncoderSource, TokenizerFiles
 from snapfit.nn.families import max_positions
@@ -107,7 +106,7 @@ def make_plan(tables: Tables, recipe: Recipe, *, notify: Notify, reasons: Mappin
     if recipe.length.max_tokens != tokenised.tokenizer.max_tokens:
         tokenised = tokenise(tables, source, files, settled(recipe.length.max_tokens), seed=recipe.train.seed)
     examples = make_examples(tables, tokenised)
-    order = _data_order(recipe, examples["train"], tables.label_set)
+    order = _data_order(recipe, examples["train"], tables)
     return Plan(
         tables=tables,
         recipe=recipe,
@@ -161,16 +160,15 @@ _FOUND = {
 """Why the data section became what it is, where it was `auto`."""
 
 
-def _data_order(recipe: Recipe, train: Examples, label_set: LabelSet) -> DataOrder:
+def _data_order(recipe: Recipe, train: Examples, tables: Tables) -> DataOrder:
     return DataOrder(
         lengths=_lengths(train.tokens),
         step_size=settled(recipe.train.batch) * recipe.train.accumulate,
         seed=recipe.train.seed,
         token_budget=recipe.train.token_budget,
         window=recipe.train.window,
-        classes=None if recipe.train.sampling == "all" else _classes(train.targets, label_set),
-        pool_rows=POOL_ROWS,
-        block_rows=BLOCK_ROWS,
+        classes=None if recipe.train.sampling == "all" else _classes(train.targets, tables.label_set),
+        sizes=tables.sizes,
         after_pool=release_pages,
     )
 

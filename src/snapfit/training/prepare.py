@@ -14,7 +14,7 @@ from snapfit.core.errors import BadInput
 from snapfit.core.labels import LabelSet
 from snapfit.core.recipe import Recipe, settled
 from snapfit.core.recipe_sections import DataSection
-from snapfit.data.batches import BLOCK_ROWS, POOL_ROWS, block_rows_of
+from snapfit.data.batches import POOL_ROWS, SIZES, PoolSizes, block_rows_of
 from snapfit.data.columns import Columns
 from snapfit.data.large_records import LargeRecords, read_for_training
 from snapfit.data.records import Records
@@ -42,7 +42,7 @@ class Tables:
 
     splits: by name. columns: of the training table. label_set: from training labels.
     split_note: how the validation split came about. valid_fraction: share that was held out for it.
-    identity: hashes that name data, split and labels.
+    identity: hashes that name data, split and labels. sizes: how large tables are cut.
     """
 
     splits: SplitRecords
@@ -51,6 +51,7 @@ class Tables:
     split_note: str
     valid_fraction: float
     identity: dict[str, Any]
+    sizes: PoolSizes = SIZES
 
     @property
     def pair(self) -> bool:
@@ -69,24 +70,28 @@ class Tables:
         }
 
 
-def read_tables(train: object, valid: object, test: object, data: DataSection) -> Tables:
+def read_tables(
+    train: object, valid: object, test: object, data: DataSection, *, sizes: PoolSizes | None = None
+) -> Tables:
     """Read and check every table before any work is done.
 
     train, valid, test: whatever `records.read_records` takes; valid and test may be None.
+    sizes: how large tables are cut; tables of more than a pool are read piece by piece.
     Raises BadInput for anything that training would later trip over.
     """
-    records = _read(train, data)
+    sizes = sizes or SIZES
+    records = _read(train, data, sizes)
     columns = records.columns
     label_set = _label_set(records, columns)
     fraction = 0.0
     if valid is not None:
-        splits = {"train": records, "valid": _read_like(valid, data, columns)}
+        splits = {"train": records, "valid": _read_like(valid, data, columns, sizes)}
         note = f"validation: {len(splits['valid']):,} rows of {splits['valid'].source}"
     else:
         fraction = _fraction(len(records), data)
         splits, note = _split(records, label_set, fraction, seed=data.split_seed)
     if test is not None:
-        splits["test"] = _read_like(test, data, columns)
+        splits["test"] = _read_like(test, data, columns, sizes)
     for name, part in splits.items():
         for labels in label_parts(part):
             label_set.encode(labels, where=f"{name} table {part.source}")
@@ -99,14 +104,14 @@ def read_tables(train: object, valid: object, test: object, data: DataSection) -
         }
         for name, part in splits.items()
     }
-    return Tables(splits, columns, label_set, note, fraction, identity)
+    return Tables(splits, columns, label_set, note, fraction, identity, sizes)
 
 
-def _read(source: object, data: DataSection) -> Records:
+def _read(source: object, data: DataSection, sizes: PoolSizes) -> Records:
     return read_for_training(
         source,
         cache_dir=default_cache_dir(),
-        large_rows=POOL_ROWS,
+        large_rows=sizes.pool_rows,
         text=data.text,
         pair=data.pair,
         label=data.label,
@@ -117,12 +122,12 @@ def _read(source: object, data: DataSection) -> Records:
     )
 
 
-def _read_like(source: object, data: DataSection, columns: Columns) -> Records:
+def _read_like(source: object, data: DataSection, columns: Columns, sizes: PoolSizes) -> Records:
     """Another split, with the columns that the training table settled on."""
     return read_for_training(
         source,
         cache_dir=default_cache_dir(),
-        large_rows=POOL_ROWS,
+        large_rows=sizes.pool_rows,
         text=columns.text,
         pair=columns.pair,
         label=columns.label or "auto",
@@ -216,20 +221,21 @@ def tokenise(
         )
     tokenizer = TextTokenizer.from_bytes(files.tokenizer_json, max_tokens=max_tokens, pad_id=files.pad_id)
     tokens = {
-        name: _token_rows(tokenizer, part, content_hash=tables.identity[name]["texts"], seed=seed)
+        name: _token_rows(tokenizer, part, content_hash=tables.identity[name]["texts"], seed=seed, sizes=tables.sizes)
         for name, part in tables.splits.items()
     }
     return Tokenised(tokens, tokenizer, files, source)
 
 
-def _token_rows(tokenizer: TextTokenizer, part: Records, *, content_hash: str, seed: int) -> TokenRows:
+def _token_rows(
+    tokenizer: TextTokenizer, part: Records, *, content_hash: str, seed: int, sizes: PoolSizes
+) -> TokenRows:
     cache_dir = default_cache_dir()
     if not isinstance(part, LargeRecords):
         return cached_token_ids(tokenizer, part.texts, part.pairs, cache_dir=cache_dir, content_hash=content_hash)
     texts: Any = part.texts
-    sizes = {"pool_rows": POOL_ROWS, "block_rows": BLOCK_ROWS}
     return PooledTokens(
-        tokenizer, texts, part.pairs, content_hash=content_hash, cache_dir=cache_dir, seed=seed, **sizes
+        tokenizer, texts, part.pairs, content_hash=content_hash, cache_dir=cache_dir, seed=seed, sizes=sizes
     )
 
 
@@ -241,8 +247,9 @@ def training_sample(tables: Tables, *, seed: int) -> Tables | None:
     train = tables.splits["train"]
     if not isinstance(train, LargeRecords):
         return None
-    blocks = np.random.default_rng(seed).permutation(-(-len(train) // BLOCK_ROWS))[:SAMPLE_BLOCKS]
-    sample = train.take(block_rows_of(np.sort(blocks), len(train), block_rows=BLOCK_ROWS))
+    n_blocks = -(-len(train) // tables.sizes.block_rows)
+    blocks = np.random.default_rng(seed).permutation(n_blocks)[:SAMPLE_BLOCKS]
+    sample = train.take(block_rows_of(np.sort(blocks), len(train), tables.sizes))
     identity = {"train": {"texts": sample.content_hash()}}
     return replace(tables, splits={"train": sample}, identity=identity)
 
