@@ -37,7 +37,7 @@ def read_table(
     format: str = "auto",
     encoding: str = "utf-8",
     cache_dir: Path | None = None,
-    streamed_bytes: int = STREAMED_BYTES,
+    streamed_bytes: int | None = None,
 ) -> pa.Table:
     """Read a table with at least one row.
 
@@ -45,7 +45,7 @@ def read_table(
     read in order of their names; or a pandas, polars or Arrow table, a list of dicts, or a list of
     (text, label) or (text, second text, label) tuples.
     format: one of FORMATS; auto goes by the suffix. encoding: of text files; a byte order mark is skipped.
-    cache_dir: files of more than `streamed_bytes` together are read piece by piece into a file there, named by their
+    cache_dir: files of more than `streamed_bytes` (default STREAMED_BYTES) together are read piece by piece into a file there, named by their
     content, which is memory-mapped; without it, or where it cannot be written, they are read into memory.
     CSV and TSV give columns of large_string without nulls. Raises BadInput naming file and line for whatever
     is not a table, WorkFailed when the disk is full.
@@ -56,7 +56,8 @@ def read_table(
         raise BadInput(f"the format {format!r}", f"one of {', '.join(FORMATS)}", fix)
     if isinstance(source, str | Path):
         files = _files(Path(source), format)
-        if cache_dir is not None and sum(map(_size, files)) > streamed_bytes:
+        most = STREAMED_BYTES if streamed_bytes is None else streamed_bytes
+        if cache_dir is not None and sum(map(_size, files)) > most:
             table = stored_table(files, encoding=encoding, cache_dir=cache_dir)
             if table is not None:
                 return _checked(table, describe(source))

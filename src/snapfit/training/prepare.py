@@ -248,7 +248,8 @@ def training_sample(tables: Tables, *, seed: int) -> Tables | None:
     if not isinstance(train, LargeRecords):
         return None
     n_blocks = -(-len(train) // tables.sizes.block_rows)
-    blocks = np.random.default_rng(seed).permutation(n_blocks)[:SAMPLE_BLOCKS]
+    most = min(SAMPLE_BLOCKS, tables.sizes.pool_rows // tables.sizes.block_rows)
+    blocks = np.random.default_rng(seed).permutation(n_blocks)[:most]
     sample = train.take(block_rows_of(np.sort(blocks), len(train), tables.sizes))
     identity = {"train": {"texts": sample.content_hash()}}
     return replace(tables, splits={"train": sample}, identity=identity)
