@@ -1,6 +1,7 @@
 """Tokens of a large table: what is made in the background, pool by pool, is what the tokenizer gives at once."""
 
 import errno
+import resource
 import threading
 import time
 from collections.abc import Iterator
@@ -162,6 +163,18 @@ def test_an_error_in_the_background_reaches_whoever_waits(make: Any, error: Exce
     for _ in range(2):
         with pytest.raises(kind, match="SNAPFIT_CACHE" if kind is WorkFailed else "odd"):
             everything(tokens)
+
+
+def test_a_disk_that_is_full(make: Any, tokenizer: TextTokenizer, tmp_path: Path) -> None:
+    tokens, before = make(), resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (200, before[1]))
+    try:
+        with pytest.raises(WorkFailed, match="SNAPFIT_CACHE"):
+            everything(tokens)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert pools(tmp_path) == []
+    assert same(everything(make()), tokenizer.encode(TEXTS))
 
 
 class Values(list[str]):

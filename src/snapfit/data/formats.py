@@ -45,8 +45,9 @@ def read_table(
     read in order of their names; or a pandas, polars or Arrow table, a list of dicts, or a list of
     (text, label) or (text, second text, label) tuples.
     format: one of FORMATS; auto goes by the suffix. encoding: of text files; a byte order mark is skipped.
-    cache_dir: files of more than `streamed_bytes` (default STREAMED_BYTES) together are read piece by piece into a file there, named by their
-    content, which is memory-mapped; without it, or where it cannot be written, they are read into memory.
+    cache_dir: files of more than `streamed_bytes` (default STREAMED_BYTES) together are read piece by piece into a
+    file there, named by their content, which is memory-mapped; without it, or where it cannot be made, they are read
+    into memory.
     CSV and TSV give columns of large_string without nulls. Raises BadInput naming file and line for whatever
     is not a table, WorkFailed when the disk is full.
     """

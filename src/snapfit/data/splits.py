@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from snapfit.core.errors import BadInput
 from snapfit.core.labels import Task
-from snapfit.data.large_records import SLAB_ROWS, LargeRecords
+from snapfit.data.large_records import LargeRecords
 from snapfit.data.records import Records
 
 N_BINS = 10
@@ -97,11 +97,10 @@ def _lost_labels(records: LargeRecords, task: Task, held_out: np.ndarray) -> np.
     for slab in chosen.slabs():
         left.subtract(_flat(slab, task))
     first: dict[str, int] = {}
-    for number, slab in enumerate(chosen.slabs()):
-        for place, row in enumerate([[label] for label in slab] if task == "single" else slab, number * SLAB_ROWS):
-            for label in row:
-                if left[label] == 0:
-                    first.setdefault(label, place)
+    for place, row in enumerate(chain.from_iterable(chosen.slabs())):
+        for label in (row,) if task == "single" else row:
+            if left[label] == 0:
+                first.setdefault(label, place)
     return np.array(sorted(set(first.values())), dtype=np.int64)
 
 

@@ -27,9 +27,7 @@ _HASHED_BYTES = 256 * 1024 * 1024  # up to here comparing SHA-256 takes less tha
 _TABLE = "table.arrow"
 
 
-def stored_table(
-    files: Mapping[Path, str], *, encoding: str, cache_dir: Path, piece_bytes: int = PIECE_BYTES
-) -> pa.Table | None:
+def stored_table(files: Mapping[Path, str], *, encoding: str, cache_dir: Path) -> pa.Table | None:
     """The table of all files, in their order, memory-mapped.
 
     files: the format of each (csv, tsv, tsv-quoted, jsonl or parquet). None for what cannot be read piece by piece (a
@@ -50,7 +48,7 @@ def stored_table(
     shape = _Shape(None, frozenset())
     while True:
         try:
-            _write(folder, files, encoding, piece_bytes, shape)
+            _write(folder, files, encoding, shape)
             break
         except _OtherShapeError as other:
             shape = other.shape
@@ -113,13 +111,13 @@ def _open(folder: Path) -> pa.Table | None:
         return None
 
 
-def _write(folder: Path, files: Mapping[Path, str], encoding: str, piece_bytes: int, shape: _Shape) -> None:
+def _write(folder: Path, files: Mapping[Path, str], encoding: str, shape: _Shape) -> None:
     """Write the entry. Raises _OtherShapeError when the columns turn out to be others than `shape` says."""
     with staged_folder(folder) as staged:
         writer, schema = None, shape.schema
         try:
             with open(staged / _TABLE, "wb") as file:
-                for table in _tables(files, encoding, piece_bytes, shape):
+                for table in _tables(files, encoding, shape):
                     if writer is None:
                         schema = _joined(shape, table.schema).schema
                         writer = pa.ipc.new_file(file, schema)
@@ -134,12 +132,12 @@ def _write(folder: Path, files: Mapping[Path, str], encoding: str, piece_bytes: 
         write_manifest(staged)
 
 
-def _tables(files: Mapping[Path, str], encoding: str, piece_bytes: int, shape: _Shape) -> Iterator[pa.Table]:
+def _tables(files: Mapping[Path, str], encoding: str, shape: _Shape) -> Iterator[pa.Table]:
     """The pieces of all files, with plain columns in the order of the first file's."""
     first: Path | None = None
     names: list[str] = []
     for path, kind in files.items():
-        for table in _pieces(path, kind, encoding, piece_bytes, shape.as_text):
+        for table in _pieces(path, kind, encoding, shape.as_text):
             if kind != "jsonl" and first is None:
                 first, names = path, table.column_names
             if kind != "jsonl" and set(names) != set(table.column_names):
@@ -149,7 +147,7 @@ def _tables(files: Mapping[Path, str], encoding: str, piece_bytes: int, shape: _
             yield _plain(table.select(names) if names else table)
 
 
-def _pieces(path: Path, kind: str, encoding: str, piece_bytes: int, as_text: frozenset[str]) -> Iterator[pa.Table]:
+def _pieces(path: Path, kind: str, encoding: str, as_text: frozenset[str]) -> Iterator[pa.Table]:
     where = str(path)
     if kind == "parquet":
         try:
@@ -161,7 +159,7 @@ def _pieces(path: Path, kind: str, encoding: str, piece_bytes: int, as_text: fro
             raise bad_parquet(path, error) from error
         return
     with open(path, "rb") as text:
-        pieces = text_pieces(text, where, encoding, piece_bytes)
+        pieces = text_pieces(text, where, encoding, PIECE_BYTES)
         if kind != "jsonl":
             yield from text_tables(pieces, where, kind)
             return
