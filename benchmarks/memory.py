@@ -109,7 +109,9 @@ def work(asked: dict[str, Any]) -> dict[str, Any]:
     loaded = status("VmRSS")
     watch = Watch()
     settings = {"encoder": asked["encoder"], "epochs": asked["epochs"], "batch": BATCH, "precision": "fp32"}
-    snapfit.train(asked["table"], out=asked["out"], listener=watch, log__interval_steps=1, **settings, **asked["settings"])
+    snapfit.train(
+        asked["table"], out=asked["out"], listener=watch, log__interval_steps=1, **settings, **asked["settings"]
+    )
     return {
         "peak_mb": status("VmHWM") / 1024,
         "anonymous_mb": watch.anonymous_kb / 1024,
@@ -125,25 +127,22 @@ def work(asked: dict[str, Any]) -> dict[str, Any]:
 # ---------------------------------------------------------------- all runs of a size
 
 
-def measure(n: int, work_folder: Path, *, quick: bool) -> dict[str, dict[str, Any]]:
-    """What each of RUNS took on a table of `n` rows; all files are removed again."""
+def measure(n: int, work_folder: Path, results: Results, *, quick: bool) -> None:
+    """Add what each of RUNS took on a table of `n` rows; all files are removed again."""
     folder = Path(tempfile.mkdtemp(prefix=f"rows-{n}-", dir=work_folder))
     try:
         write_table(folder / "table.csv", n)
         write_encoder(folder / "encoder", folder / "table.csv")
-        found = {}
         for name in RUNS:
             if name == "whole":
                 shutil.rmtree(folder / "cache/tokens")
-            found[name] = run(folder, name, n, quick=quick)
-            print(n, name, {key: round(value, 1) for key, value in found[name].items()}, flush=True)
-        size = (folder / "table.csv").stat().st_size
-        for name, one in found.items():
-            one["csv_bytes_per_row"] = size / n
+            one = {"rows": n, "run": name, **run(folder, name, n, quick=quick)}
+            one["csv_bytes_per_row"] = (folder / "table.csv").stat().st_size / n
             for kind in ("tables", "tokens"):
                 one[f"{kind}_bytes_per_row"] = folder_bytes(folder / "cache" / kind) / n
             one["rows_per_s"] = n / one["plan_s"] if name == "whole" else 0.0
-        return found
+            results.add(f"{n} {name}", one)
+            print(one, flush=True)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -209,7 +208,7 @@ def rows(results: Results) -> list[list[str]]:
 
 
 BLOCK_BYTES = 8 + 8 + 4 + 8
-"""Held for a block of 1,024 rows: its place in the epoch's order and while that is sorted, its pool, its first place."""
+"""Held for a block of 1,024 rows: its place in an epoch's order and while that is sorted, its pool, its start."""
 BATCH_BYTES = 1_000
 """About what Arrow holds of a record batch of 65,536 rows of a mapped table: its buffers' addresses."""
 
@@ -243,8 +242,7 @@ def main() -> None:
     arguments.work.mkdir(parents=True, exist_ok=True)
     for n in arguments.sizes or (QUICK_SIZES if arguments.quick else SIZES):
         if any(f"{n} {name}" not in results.runs for name in RUNS):
-            for name, found in measure(n, arguments.work, quick=arguments.quick).items():
-                results.add(f"{n} {name}", {"rows": n, "run": name, **found})
+            measure(n, arguments.work, results, quick=arguments.quick)
     print(f"\nmachine: {machine()}\n")
     print(table(HEADER, rows(results)))
     print(f"\n{computed(results)}")

@@ -8,6 +8,7 @@ system's cache or the disk.
 import mmap
 import threading
 import weakref
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,14 @@ def map_file(path: Path) -> mmap.mmap:
 
 
 def watch(mapped: mmap.mmap) -> None:
-    """Have `release_pages` see to a mapping of a file that is only read, for as long as the mapping lives."""
+    """Have `release_pages` see to a mapping of a file that is only read, for as long as the mapping lives.
+
+    Huge pages are asked not to be used for it: a row here and there would bring in megabytes around each.
+    """
+    advice = getattr(mmap, "MADV_NOHUGEPAGE", None)
+    if advice is not None:
+        with suppress(OSError):  # a kernel without them
+            mapped.madvise(advice)
     with _lock:
         _watched.add(mapped)
 

@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 
 from snapfit.core.errors import BadInput, nearest
 from snapfit.core.labels import TASKS, Task
+from snapfit.core.maps import release_pages
 
 TEXTS = tuple(
     "text sentence content review query utterance comment message body title document question tweet "
@@ -276,6 +277,7 @@ def _text_chunks(column: pa.ChunkedArray) -> Iterator[pa.Array]:
     for start in range(0, len(column), _CHUNK_ROWS):
         for chunk in column.slice(start, _CHUNK_ROWS).chunks:
             yield chunk.cast(pa.large_string())
+        release_pages()
 
 
 def _mostly_numbers(column: pa.ChunkedArray) -> bool:
@@ -284,7 +286,7 @@ def _mostly_numbers(column: pa.ChunkedArray) -> bool:
     """
     if not is_text_type(column.type):
         return False
-    cells = [value for value in column.unique().to_pylist() if value is not None]
+    cells = list(_distinct(column))
     return sum(_parse_float(value) is not None for value in cells) * 2 > len(cells)
 
 
@@ -293,10 +295,20 @@ def _distinct_numbers(column: pa.ChunkedArray) -> set[float] | None:
     if not (is_text_type(column.type) or pa.types.is_integer(column.type) or pa.types.is_floating(column.type)):
         return None
     numbers = set()
-    for value in column.unique().to_pylist():
-        if value is not None:
-            number = _parse_float(value)  # infinities too: they are refused later, with their rows
-            if number is None:
-                return None
-            numbers.add(number)
+    for value in _distinct(column):
+        number = _parse_float(value)  # infinities too: they are refused later, with their rows
+        if number is None:
+            return None
+        numbers.add(number)
     return numbers or None
+
+
+def _distinct(column: pa.ChunkedArray) -> Iterator[Any]:
+    """The different values of a column but for missing ones, found piece by piece."""
+    seen: set[Any] = {None}
+    for start in range(0, len(column), _CHUNK_ROWS):
+        for value in column.slice(start, _CHUNK_ROWS).unique().to_pylist():
+            if value not in seen:
+                seen.add(value)
+                yield value
+        release_pages()

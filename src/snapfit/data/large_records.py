@@ -15,7 +15,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from snapfit.core.errors import BadInput
 from snapfit.core.maps import release_pages
 from snapfit.data.batches import POOL_ROWS
 from snapfit.data.columns import Columns, find_columns
@@ -88,6 +87,10 @@ class LargeColumn:
         back = np.empty(len(order), dtype=np.int64)
         back[order] = np.arange(len(order))
         return self._convert(pa.chunked_array([pa.concat_arrays(parts).take(pa.array(back))]), self._where)
+
+    def converting(self, convert: Convert) -> "LargeColumn":
+        """The same rows with other values."""
+        return LargeColumn(self._column, convert, self._where)
 
     def slabs(self) -> Iterator[Any]:
         """All values, SLAB_ROWS rows at a time; pages of mapped files are given back in between."""
@@ -206,10 +209,11 @@ def large_records_of(
     pairs = None if columns.pair is None else _text_column(table, columns.pair, "--pair", where)
     labels: Any = None
     if columns.label is not None:
-        column = table.column(columns.label)
-        if pa.types.is_floating(column.type) and columns.task == "single":
-            column = _named_numbers(column, columns, where)
-        labels = LargeColumn(column, lambda part, place: labels_of(part, columns, delimiter, place), where)
+        labels = LargeColumn(
+            table.column(columns.label), lambda part, place: labels_of(part, columns, delimiter, place), where
+        )
+        if pa.types.is_floating(table.column(columns.label).type) and columns.task == "single":
+            labels = _named_numbers(labels, columns)
         for _ in labels.slabs():
             """Whatever is wrong with a label is raised here."""
     records = LargeRecords(texts, pairs, labels, columns, where, table, delimiter, few_rows)
@@ -222,18 +226,19 @@ def _text_column(table: pa.Table, name: str, flag: str, where: str) -> Any:
     return LargeColumn(table.column(name), lambda part, place: texts_of(part, name, flag, place), where)
 
 
-def _named_numbers(column: pa.ChunkedArray, columns: Columns, where: str) -> pa.ChunkedArray:
+def _named_numbers(labels: LargeColumn, columns: Columns) -> LargeColumn:
     """Labels that are floating-point numbers, as text: how they are written depends on whether all are whole."""
-    different = column.unique()
-    if different.null_count or pc.any(pc.is_nan(different)).as_py():
-        labels_of(column, columns, None, where)  # raises, naming the rows
-        raise BadInput(f"{where}: a label that is missing", "a label in every row", "fill in or remove these rows")
-    whole = bool(pc.all(pc.equal(pc.floor(different), different)).as_py())
-    names = [str(int(value)) if whole else repr(value) for value in different.to_pylist()]
-    places = pc.index_in(column, value_set=different)
-    return pa.chunked_array(
-        [pa.DictionaryArray.from_arrays(chunk, pa.array(names, pa.large_string())) for chunk in places.chunks]
-    )
+    whole = all(pc.all(pc.equal(pc.floor(part), part)).as_py() for part in labels.converting(_as_it_is).slabs())
+
+    def convert(part: pa.ChunkedArray, place: str) -> Any:
+        values = (None if v is None or v != v else str(int(v)) if whole else repr(v) for v in part.to_pylist())
+        return labels_of(pa.chunked_array([pa.array(values, pa.large_string())]), columns, None, place)
+
+    return labels.converting(convert)
+
+
+def _as_it_is(part: pa.ChunkedArray, place: str) -> pa.ChunkedArray:
+    return part
 
 
 def _offsets(array: pa.LargeStringArray) -> np.ndarray:
