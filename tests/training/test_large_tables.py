@@ -16,6 +16,7 @@ from snapfit.data.token_pools import PooledTokens
 from snapfit.data.tokenizer import TokenIds
 from snapfit.training import prepare
 from snapfit.training.fit import fit
+from snapfit.training.identity import differences
 from snapfit.training.loop import Examples
 from snapfit.training.plan import Plan, make_plan
 from snapfit.training.prepare import TargetsOnDemand, class_weights, read_tables
@@ -126,8 +127,20 @@ def test_a_large_validation_table(encoder: Path) -> None:
     tables = read_tables(toys.single_rows(ROWS), toys.single_rows(90, seed=1), None, recipe.data, sizes=SIZES)
     fitted = fit(make_plan(tables, recipe, notify=lambda kind, **fields: None), notify=lambda kind, **fields: None)
     small = read_tables(toys.single_rows(ROWS), toys.single_rows(90, seed=1), None, recipe.data)
+    assert {name: values.pop("pools") for name, values in tables.identity.items()} == dict.fromkeys(
+        ("train", "valid"), "32/8"
+    )
     assert tables.identity == small.identity
     assert 0.2 < fitted.metrics["valid"]["accuracy"] <= 1.0
+
+
+def test_other_pools_are_another_training(encoder: Path) -> None:
+    plan = plan_of(encoder)
+    then, now = plan.identity(), plan.identity()
+    now["data"]["train"]["pools"] = "64/8"
+    (found,) = differences(then, now)
+    assert str(found) == "the pools of the train table was '32/8', is '64/8'"
+    assert found.weight == "forbidden"
 
 
 def test_a_label_that_only_the_validation_table_has(encoder: Path) -> None:

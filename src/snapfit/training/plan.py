@@ -73,7 +73,7 @@ class Plan:
         return {
             "recipe": recipe,
             "data": {
-                split: {key: values[key] for key in ("rows", "texts", "labels")}
+                split: {key: values[key] for key in ("rows", "texts", "labels", "pools") if key in values}
                 for split, values in self.tables.identity.items()
             },
             "labels": self.label_set.to_dict(),

@@ -101,6 +101,7 @@ def read_tables(
             "rows": len(part),
             "texts": part.content_hash(),
             "labels": part.label_hash(),
+            **({"pools": f"{sizes.pool_rows}/{sizes.block_rows}"} if isinstance(part, LargeRecords) else {}),
         }
         for name, part in splits.items()
     }
