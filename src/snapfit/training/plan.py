@@ -94,16 +94,13 @@ def make_plan(tables: Tables, recipe: Recipe, *, notify: Notify, reasons: Mappin
         notify("notice", text=notice)
     limit = recipe.length.max_tokens
     longest = encoder_limit(source) if limit == "auto" else limit
-    tokenised = tokenise(tables, source, files, longest, seed=recipe.train.seed)
-    looked_at = make_examples(tables, tokenised)["train"]
     sample = training_sample(tables, seed=recipe.data.split_seed)
-    if sample is not None:
-        looked_at = make_examples(sample, tokenise(sample, source, files, longest))["train"]
+    tokenised = tokenise(sample or tables, source, files, longest)
     with torch_as_wanted(recipe):
-        recipe, found = _resolve(tables, recipe, source, looked_at)
+        recipe, found = _resolve(tables, recipe, source, make_examples(sample or tables, tokenised)["train"])
     found = {**(reasons or {}), **found}
     notify("recipe", recipe=recipe.to_dict(), reasons=found)
-    if recipe.length.max_tokens != tokenised.tokenizer.max_tokens:
+    if sample is not None or recipe.length.max_tokens != tokenised.tokenizer.max_tokens:
         tokenised = tokenise(tables, source, files, settled(recipe.length.max_tokens), seed=recipe.train.seed)
     examples = make_examples(tables, tokenised)
     order = _data_order(recipe, examples["train"], tables)
