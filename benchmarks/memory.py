@@ -130,15 +130,15 @@ def work(asked: dict[str, Any]) -> dict[str, Any]:
 # ---------------------------------------------------------------- all runs of a size
 
 
-def measure(n: int, work_folder: Path, results: Results, *, quick: bool) -> None:
-    """Add what each of RUNS took on a table of `n` rows; all files are removed again."""
+def measure(n: int, work_folder: Path, results: Results, *, names: list[str], quick: bool) -> None:
+    """Add what each of the named runs took on a table of `n` rows; all files are removed again."""
     folder = Path(tempfile.mkdtemp(prefix=f"rows-{n}-", dir=work_folder))
     try:
         write_table(folder / "table.csv", n)
         write_encoder(folder / "encoder", folder / "table.csv")
-        for name in RUNS:
+        for name in names:
             if name == "whole":
-                shutil.rmtree(folder / "cache/tokens")
+                shutil.rmtree(folder / "cache/tokens", ignore_errors=True)
             one = {"rows": n, "run": name, "quick": quick, **run(folder, name, n, quick=quick)}
             one["csv_bytes_per_row"] = (folder / "table.csv").stat().st_size / n
             for kind in ("tables", "tokens"):
@@ -244,6 +244,7 @@ def main() -> None:
     parser = base_parser(__doc__ or "")
     parser.add_argument("--work", type=Path, default=Path(tempfile.gettempdir()), help="where tables are made")
     parser.add_argument("--sizes", type=int, nargs="*", help="rows of each table, instead of the usual ones")
+    parser.add_argument("--runs", nargs="*", choices=RUNS, default=RUNS, help="some of the three runs")
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     arguments: argparse.Namespace = parser.parse_args()
     if arguments.worker is not None:
@@ -252,8 +253,9 @@ def main() -> None:
     results = Results(arguments.json)
     arguments.work.mkdir(parents=True, exist_ok=True)
     for n in arguments.sizes or (QUICK_SIZES if arguments.quick else SIZES):
-        if any(f"{n} {name}" not in results.runs for name in RUNS):
-            measure(n, arguments.work, results, quick=arguments.quick)
+        names = [name for name in arguments.runs if f"{n} {name}" not in results.runs]
+        if names:
+            measure(n, arguments.work, results, names=names, quick=arguments.quick)
     print(f"\nmachine: {machine()}\n")
     print(table(HEADER, rows(results)))
     print(f"\n{computed(results)}")

@@ -14,6 +14,8 @@ from typing import Any
 
 _watched: "weakref.WeakSet[Any]" = weakref.WeakSet()
 _lock = threading.Lock()
+_n_touched = 0
+_MOST_TOUCHED = 32
 
 
 def map_file(path: Path) -> mmap.mmap:
@@ -37,8 +39,21 @@ def watch(mapped: mmap.mmap) -> None:
         _watched.add(mapped)
 
 
+def touched(n_places: int) -> None:
+    """Count places that were read here and there in watched files; their pages are given back every so often.
+
+    For each place the system may bring in up to two megabytes around it.
+    """
+    global _n_touched
+    _n_touched += n_places  # threads may lose a count: it decides about nothing but when
+    if _n_touched >= _MOST_TOUCHED:
+        release_pages()
+
+
 def release_pages() -> None:
     """Give back the pages of all watched files; does nothing where the system has no way to."""
+    global _n_touched
+    _n_touched = 0
     advice = getattr(mmap, "MADV_DONTNEED", None)
     if advice is None:
         return

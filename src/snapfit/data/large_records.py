@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from snapfit.core.maps import release_pages
+from snapfit.core.maps import release_pages, touched
 from snapfit.data.batches import POOL_ROWS
 from snapfit.data.columns import Columns, find_columns
 from snapfit.data.formats import describe, read_table
@@ -81,6 +81,7 @@ class LargeColumn:
         for chosen in np.split(order, np.flatnonzero(np.diff(chunks[order])) + 1) if len(rows) else ():
             number = int(chunks[chosen[0]])
             part = self._column.chunk(number).take(pa.array(rows[chosen] - self._chunk_starts[number]))
+            touched(len(chosen))
             parts.append(part.dictionary_decode() if pa.types.is_dictionary(part.type) else part)
         if not parts:
             return self._convert(self._column.slice(0, 0), self._where)

@@ -16,12 +16,12 @@ import numpy as np
 from snapfit.core.errors import SnapfitError, WorkFailed
 from snapfit.core.files import make_folder
 from snapfit.core.folders import MANIFEST
-from snapfit.core.maps import release_pages
+from snapfit.core.maps import release_pages, touched
 from snapfit.data.batches import SIZES, PoolSizes, block_pools, n_block_rows
 from snapfit.data.token_cache import entry_name, read_entry, write_entry
 from snapfit.data.tokenizer import EncodedChunk, TextTokenizer, TokenIds, token_places
 
-_RELEASE_EVERY = 64  # blocks
+_RELEASE_EVERY = 16  # blocks
 
 
 class TextColumn(Protocol):
@@ -126,6 +126,7 @@ class PooledTokens:
         for pool in np.unique(pools).tolist():
             chosen = np.flatnonzero(pools == pool)
             yield self._wait_for(pool), places[chosen], chosen
+            touched(len(chosen))
 
     def _wait_for(self, pool: int) -> TokenIds:
         with self._changed:
