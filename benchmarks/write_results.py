@@ -70,6 +70,7 @@ def memory_part() -> list[str]:
         "`python benchmarks/memory.py --json benchmarks/results/memory.json --check`: 200 steps of 64 rows in a fresh",
         "process each; first: nothing cached, whole: every row tokenised before the first step, again: all cached,",
         f"another seed. {describe(last['machine'])}, at the lowest priority beside other work.",
+        "A table of one pool, such as the smallest, is held as a whole, and so takes more than those of many.",
         "",
         table(memory.HEADER, memory.rows(stored)),
         "",
