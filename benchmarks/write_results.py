@@ -9,6 +9,7 @@ from typing import Any
 
 import checkpoint_cost
 import faults
+import memory
 import speed
 from accuracy import CASES, HF_DEFAULT, HF_TUNED, summarise
 from harness import ROOT, Results, check_floors, table
@@ -53,7 +54,33 @@ def faults_part() -> list[str]:
             table(checkpoint_cost.HEADER, checkpoint_cost.rows(figures)),
             "",
         ]
-    return lines
+    return lines + memory_part()
+
+
+def memory_part() -> list[str]:
+    """Whether memory is flat over rows: lines of docs/results.md."""
+    stored = Results(FOLDER / "memory.json")
+    if not stored.runs:
+        return []
+    found = memory.figures(stored)
+    last = list(stored.runs.values())[-1]
+    return [
+        "## Memory over rows",
+        "",
+        "`python benchmarks/memory.py --json benchmarks/results/memory.json --check`: 200 steps of 64 rows in a fresh",
+        "process each; first: nothing cached, whole: every row tokenised before the first step, again: all cached,",
+        f"another seed. {describe(last['machine'])}, at the lowest priority beside other work.",
+        "A table of one pool, such as the smallest, is held as a whole, and so takes more than those of many.",
+        "",
+        table(memory.HEADER, memory.rows(stored)),
+        "",
+        "Largest ratio of peaks, with or without mapped pages: "
+        + ", ".join(f"{value:.3f} ({memory.RATIOS[name]})" for name, value in found.items())
+        + ".",
+        "",
+        memory.computed(stored),
+        "",
+    ]
 
 
 def results_page(results: Results) -> str:

@@ -381,7 +381,7 @@ def test_clipping_is_torchs_own(limit: float) -> None:
 
 def test_total_steps_under_a_token_budget_counts_every_epoch() -> None:
     order = DataOrder(make_examples().tokens.lengths, STEP_SIZE, seed=0, token_budget=50)
-    assert order.total_steps(3) == sum(len(order.steps(epoch)) for epoch in range(3))
+    assert order.total_steps(3) == sum(len(list(order.steps(epoch))) for epoch in range(3))
     steps = list(run(put_together(make_model()), order=order, last_step=order.total_steps(1)))
     assert sum(step.rows for step in steps) == ROWS
     assert {step.epoch for step in steps} == {0}

@@ -83,6 +83,32 @@ class LabelSet:
         _check_strings(rows, nested=task == "multi", where="")
         return cls(task, tuple(_sorted_names(set(flat))))
 
+    @classmethod
+    def fit_parts(cls, task: Task, parts: Iterable[Iterable[Any]], *, name: str = "score") -> "LabelSet":
+        """As `fit`, from the labels of a large table part by part, of which only one is held at a time.
+
+        A regression's mean and scale are joined in float64 and may differ from those of `fit` in the last digits.
+        """
+        if task != "regression":
+            names: set[Any] = set()
+            for part in parts:
+                rows = _rows(part)
+                _check_strings(rows, nested=task == "multi", where="")
+                names.update(rows if task == "single" else _flatten(rows, where="")[0])
+            return cls(task, tuple(_sorted_names(names)))
+        n, mean, squares, least, most = 0, 0.0, 0.0, np.inf, -np.inf
+        for part in parts:
+            values = _numbers(part, where="")
+            if len(values):
+                gap, total = float(values.mean()) - mean, n + len(values)
+                squares += float(values.var()) * len(values) + gap * gap * n * len(values) / total  # Chan et al. 1979
+                mean, n = mean + gap * len(values) / total, total
+                least, most = min(least, float(values.min())), max(most, float(values.max()))
+        if n == 0:
+            raise BadInput("no rows", "at least one number to learn", "give a table with labelled rows")
+        scale = 0.0 if least == most else float(np.sqrt(squares / n))
+        return cls(task, (name,), mean, scale or 1.0)
+
     @property
     def n_outputs(self) -> int:
         """How many logits the classifier has for a text."""

@@ -2,7 +2,8 @@
 
 The order of an epoch is a pure function of (lengths, seed, epoch, sizes). It is made of raw Philox bits and a
 stable sort, which numpy guarantees not to change, so a run can be repeated or continued anywhere, from three
-integers: seed, epoch and position.
+integers: seed, epoch and position. A table beyond POOL_ROWS is read pool by pool, so that what is held in memory is
+bounded whatever its size: blocks of neighbouring rows are shuffled, and the rows of a pool of blocks among themselves.
 """
 
 from dataclasses import dataclass
@@ -11,6 +12,41 @@ import numpy as np
 
 from snapfit.core.errors import BadInput
 from snapfit.data.tokenizer import TokenIds, token_places
+
+BLOCK_ROWS = 1024
+"""Neighbouring rows that stay in one pool of a large table: what is read from disk in one piece."""
+POOL_ROWS = 2**20
+"""Rows that are shuffled together: a table of up to so many is one pool, a larger one is cut into pools of so many."""
+_STREAM = 1 << 128
+"""Draws of a Philox counter that are set aside for each purpose; 0: steps, 1: balanced draws, 2: blocks of a large
+table, then two for each of its pools."""
+
+
+def _check_least(least: int, **values: int | None) -> None:
+    for name, value in values.items():
+        if value is not None and value < least:
+            raise BadInput(f"{name} {value}", f"at least {least}", "correct the number")
+
+
+@dataclass(frozen=True)
+class PoolSizes:
+    """How large tables are cut. pool_rows: of a pool, a multiple of block_rows. block_rows: of a block.
+
+    Raises BadInput for sizes below 1, or that are no multiple.
+    """
+
+    pool_rows: int = POOL_ROWS
+    block_rows: int = BLOCK_ROWS
+
+    def __post_init__(self) -> None:
+        _check_least(1, block_rows=self.block_rows, pool_rows=self.pool_rows)
+        if self.pool_rows % self.block_rows:
+            found = f"pools of {self.pool_rows} rows"
+            raise BadInput(found, f"a multiple of {self.block_rows}, a block", "correct the number")
+
+
+SIZES = PoolSizes()
+"""What is used wherever nothing else is said."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +87,7 @@ def step_rows(
     step_size: int,
     window: int = 64,
     token_budget: int | None = None,
+    stream: int = 0,
 ) -> list[np.ndarray]:
     """The rows of every optimizer step of an epoch, in order; each row exactly once.
 
@@ -58,7 +95,8 @@ def step_rows(
     length, so that a step pads little, and cut into steps; then the steps of the epoch are shuffled.
     lengths: tokens of each row, int [n]. step_size: rows of a step; one step of the epoch may have fewer.
     token_budget: cut steps shorter still, so that rows * longest row never exceeds it; a row that is longer
-    on its own is a step on its own. Raises BadInput for sizes below 1 and a seed or epoch below 0.
+    on its own is a step on its own. stream: which of independent random streams of (seed, epoch) is drawn from.
+    Raises BadInput for sizes below 1 and a seed or epoch below 0.
 
     Returns int64 arrays. Without a budget there are ceil(n / step_size) of them in every epoch.
     """
@@ -66,7 +104,7 @@ def step_rows(
     _check_least(0, seed=seed, epoch=epoch)
     lengths = np.asarray(lengths, dtype=np.int64)
     n = len(lengths)
-    bits = np.random.Philox(key=np.array([seed, epoch], dtype=np.uint64))
+    bits = _bits(seed, epoch, stream)
     shuffled = np.argsort(bits.random_raw(n), kind="stable")
     windows = np.arange(n) // (window * step_size)
     rows = shuffled[np.lexsort((lengths[shuffled], windows))]  # stable: equal lengths stay shuffled
@@ -79,18 +117,51 @@ def step_rows(
     return [rows[start:end] for start, end in zip(cuts[order], ends[order], strict=True)]
 
 
-def balanced_draw(classes: np.ndarray, *, seed: int, epoch: int) -> np.ndarray:
+def block_pools(n: int, *, seed: int, epoch: int, sizes: PoolSizes = SIZES) -> list[np.ndarray]:
+    """The blocks of each pool of an epoch, in order: int64 numbers of blocks, each block in exactly one pool.
+
+    n: rows of the table; block i is its rows from i * block_rows on, the last one may be shorter. A table of at most
+    `pool_rows` is one pool with its blocks in order, for its rows are shuffled all together. A pure function of its
+    arguments, which takes 8 bytes a block. Raises BadInput for a seed or epoch below 0.
+    """
+    _check_least(0, seed=seed, epoch=epoch)
+    n_blocks = -(-n // sizes.block_rows)
+    if n <= sizes.pool_rows:
+        return [np.arange(n_blocks)]
+    order = np.argsort(_bits(seed, epoch, 2).random_raw(n_blocks), kind="stable")
+    size = sizes.pool_rows // sizes.block_rows
+    return [order[start : start + size] for start in range(0, n_blocks, size)]
+
+
+def block_rows_of(blocks: np.ndarray, n: int, sizes: PoolSizes = SIZES) -> np.ndarray:
+    """The rows of blocks, one block after another, int64. n: rows of the table."""
+    firsts = np.asarray(blocks, dtype=np.int64)[:, None] * sizes.block_rows
+    rows: np.ndarray = (firsts + np.arange(sizes.block_rows)).ravel()
+    return rows[rows < n]
+
+
+def n_block_rows(blocks: np.ndarray, n: int, sizes: PoolSizes = SIZES) -> int:
+    """How many rows `block_rows_of` gives."""
+    return int(np.minimum(n - np.asarray(blocks, dtype=np.int64) * sizes.block_rows, sizes.block_rows).sum())
+
+
+def pool_streams(pool: int, n_pools: int) -> tuple[int, int]:
+    """The random streams of a pool's steps and of its balanced draw; an only pool has those of a small table."""
+    return (0, 1) if n_pools == 1 else (3 + 2 * pool, 4 + 2 * pool)
+
+
+def balanced_draw(classes: np.ndarray, *, seed: int, epoch: int, stream: int = 1) -> np.ndarray:
     """As many rows as there are, drawn with replacement so that every class comes up as often: int64 [n].
 
     classes: the class of each row, int [n]. A pure function of (classes, seed, epoch): raw Philox bits, of a stream of
-    its own, pick the class and the row in it. Raises BadInput for a seed or epoch below 0.
+    its own, pick the class and the row in it. stream: see `step_rows`. Raises BadInput for a seed or epoch below 0.
     """
     _check_least(0, seed=seed, epoch=epoch)
     counts = np.bincount(classes)
     present = np.flatnonzero(counts)
     starts = np.cumsum(counts) - counts
     by_class = np.argsort(classes, kind="stable")
-    bits = np.random.Philox(key=np.array([seed, epoch], dtype=np.uint64), counter=1 << 128)
+    bits = _bits(seed, epoch, stream)
     chosen = present[bits.random_raw(len(classes)) % np.uint64(len(present))]
     places = (bits.random_raw(len(classes)) % counts[chosen].astype(np.uint64)).astype(np.int64)
     return np.asarray(by_class[starts[chosen] + places], dtype=np.int64)
@@ -139,7 +210,5 @@ def _budget_cuts(lengths: np.ndarray, window_rows: int, step_size: int, token_bu
     return np.array(cuts, dtype=np.int64)
 
 
-def _check_least(least: int, **values: int | None) -> None:
-    for name, value in values.items():
-        if value is not None and value < least:
-            raise BadInput(f"{name} {value}", f"at least {least}", "correct the number")
+def _bits(seed: int, epoch: int, stream: int) -> np.random.Philox:
+    return np.random.Philox(key=np.array([seed, epoch], dtype=np.uint64), counter=stream * _STREAM)

@@ -5,6 +5,7 @@ names the flag that settles it.
 """
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -13,6 +14,7 @@ import pyarrow.compute as pc
 
 from snapfit.core.errors import BadInput, nearest
 from snapfit.core.labels import TASKS, Task
+from snapfit.core.maps import release_pages
 
 TEXTS = tuple(
     "text sentence content review query utterance comment message body title document question tweet "
@@ -40,6 +42,7 @@ LABEL_LISTS = tuple("labels tags categories topics".split())
 NUMBERS = tuple("score similarity rating value 分数".split())
 _IDENTIFIERS = {"id", "idx", "index", "guid", ""}
 _LIST_SIGNS = (",", ";", "|")
+_CHUNK_ROWS = 65_536
 MIN_DISTINCT_NUMBERS = 20
 """A label column of numbers, some with fractions, is a regression when more than these are different."""
 
@@ -250,8 +253,7 @@ def _task_of_lists(column: pa.ChunkedArray, name: str) -> tuple[Task, str]:
     if _has_json_lists(column):
         return "multi", "its cells are JSON lists"
     if is_text_type(column.type):
-        cells = column.cast(pa.large_string())
-        signs = [s for s in _LIST_SIGNS if pc.any(pc.match_substring(cells, s)).as_py()]
+        signs = [s for s in _LIST_SIGNS if any(pc.any(pc.match_substring(c, s)).as_py() for c in _text_chunks(column))]
         if signs:
             found = f"{name!r} may hold many labels in a cell: some have {signs[0]!r} in them"
             expected = "what separates them, or the word that each cell is one label"
@@ -263,8 +265,19 @@ def _has_json_lists(column: pa.ChunkedArray) -> bool:
     """Whether every cell is the JSON of a list, as lists are written in CSV."""
     if not is_text_type(column.type) or column.null_count == len(column):
         return False
-    cells = pc.utf8_trim_whitespace(column.cast(pa.large_string()))
-    return bool(pc.all(pc.and_(pc.starts_with(cells, "["), pc.ends_with(cells, "]"))).as_py())
+    for chunk in _text_chunks(column):
+        cells = pc.utf8_trim_whitespace(chunk)
+        if not pc.all(pc.and_(pc.starts_with(cells, "["), pc.ends_with(cells, "]"))).as_py():
+            return False
+    return True
+
+
+def _text_chunks(column: pa.ChunkedArray) -> Iterator[pa.Array]:
+    """A column of text piece by piece, so that copies of a large one stay small."""
+    for start in range(0, len(column), _CHUNK_ROWS):
+        for chunk in column.slice(start, _CHUNK_ROWS).chunks:
+            yield chunk.cast(pa.large_string())
+        release_pages()
 
 
 def _mostly_numbers(column: pa.ChunkedArray) -> bool:
@@ -273,7 +286,7 @@ def _mostly_numbers(column: pa.ChunkedArray) -> bool:
     """
     if not is_text_type(column.type):
         return False
-    cells = [value for value in column.unique().to_pylist() if value is not None]
+    cells = list(_distinct(column))
     return sum(_parse_float(value) is not None for value in cells) * 2 > len(cells)
 
 
@@ -282,10 +295,20 @@ def _distinct_numbers(column: pa.ChunkedArray) -> set[float] | None:
     if not (is_text_type(column.type) or pa.types.is_integer(column.type) or pa.types.is_floating(column.type)):
         return None
     numbers = set()
-    for value in column.unique().to_pylist():
-        if value is not None:
-            number = _parse_float(value)  # infinities too: they are refused later, with their rows
-            if number is None:
-                return None
-            numbers.add(number)
+    for value in _distinct(column):
+        number = _parse_float(value)  # infinities too: they are refused later, with their rows
+        if number is None:
+            return None
+        numbers.add(number)
     return numbers or None
+
+
+def _distinct(column: pa.ChunkedArray) -> Iterator[Any]:
+    """The different values of a column but for missing ones, found piece by piece."""
+    seen: set[Any] = {None}
+    for start in range(0, len(column), _CHUNK_ROWS):
+        for value in column.slice(start, _CHUNK_ROWS).unique().to_pylist():
+            if value not in seen:
+                seen.add(value)
+                yield value
+        release_pages()

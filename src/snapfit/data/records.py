@@ -19,6 +19,19 @@ Labels: TypeAlias = list[str] | list[list[str]] | np.ndarray
 _SHOWN = 5
 
 
+class Place(str):
+    """What a table is called in messages; of a piece of a table also `first`, the number of its first row from 0."""
+
+    first = 0
+
+    @classmethod
+    def of(cls, name: str, first: int) -> "Place":
+        """The place of a piece that begins at row `first`."""
+        place = cls(name)
+        place.first = first
+        return place
+
+
 @dataclass(frozen=True)
 class Records:
     """Rows of a table that are learnt from, evaluated on or predicted for.
@@ -41,7 +54,7 @@ class Records:
     @property
     def n_empty_texts(self) -> int:
         """Rows whose text, and second text where there is one, has no characters."""
-        return int(pc.sum(_is_empty(self.texts, self.pairs)).as_py() or 0)
+        return int(pc.sum(are_empty(self.texts, self.pairs)).as_py() or 0)
 
     def take(self, rows: np.ndarray) -> "Records":
         """The rows at these indices, in this order. rows: int [m], from 0 to n - 1."""
@@ -107,17 +120,27 @@ def read_records(
         delimiter=delimiter,
         labels_required=labels_required,
     )
-    texts = _texts(table.column(columns.text), columns.text, "--text", where)
+    return records_of(table, columns, delimiter=delimiter, where=where)
+
+
+def records_of(table: pa.Table, columns: Columns, *, delimiter: str | None, where: str) -> Records:
+    """The records of a table whose columns are known; raises as `read_records`."""
+    texts = texts_of(table.column(columns.text), columns.text, "--text", where)
     pairs = None
     if columns.pair is not None:
-        pairs = _texts(table.column(columns.pair), columns.pair, "--pair", where)
-    if pc.all(_is_empty(texts, pairs)).as_py():
-        found = f"{where}: every text in {columns.text!r} is empty"
-        raise BadInput(found, "texts to read", "name the column of the texts with --text NAME")
+        pairs = texts_of(table.column(columns.pair), columns.pair, "--pair", where)
+    if pc.all(are_empty(texts, pairs)).as_py():
+        raise all_empty(where, columns)
     labels = None
     if columns.label is not None:
-        labels = _labels(table.column(columns.label), columns, delimiter, where)
+        labels = labels_of(table.column(columns.label), columns, delimiter, where)
     return Records(texts, pairs, labels, columns, where, table)
+
+
+def all_empty(where: str, columns: Columns) -> BadInput:
+    """The error for a table without a text."""
+    found = f"{where}: every text in {columns.text!r} is empty"
+    return BadInput(found, "texts to read", "name the column of the texts with --text NAME")
 
 
 def _bare_texts(source: object) -> object:
@@ -134,8 +157,8 @@ def _bare_texts(source: object) -> object:
 # ---------------------------------------------------------------- texts
 
 
-def _texts(column: pa.ChunkedArray, name: str, flag: str, where: str) -> pa.LargeStringArray:
-    """One large_string array without nulls."""
+def texts_of(column: pa.ChunkedArray, name: str, flag: str, where: str) -> pa.LargeStringArray:
+    """One large_string array without nulls. flag: what names the column. where: a Place for a piece of a table."""
     _refuse_missing(column, name, where, "a text, which may be empty")
     if not is_text_type(column.type):
         found = f"{where}: the column {name!r} holds {column.type}"
@@ -155,7 +178,8 @@ def _one_array(column: pa.ChunkedArray) -> pa.Array:
     return pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], column.type)
 
 
-def _is_empty(texts: pa.Array, pairs: pa.Array | None) -> pa.Array:
+def are_empty(texts: pa.Array, pairs: pa.Array | None) -> pa.Array:
+    """Whether the text, and second text where there is one, of each row has no characters."""
     sizes = pc.binary_length(texts)
     return pc.equal(sizes if pairs is None else pc.add(sizes, pc.binary_length(pairs)), 0)
 
@@ -163,7 +187,8 @@ def _is_empty(texts: pa.Array, pairs: pa.Array | None) -> pa.Array:
 # ---------------------------------------------------------------- labels
 
 
-def _labels(column: pa.ChunkedArray, columns: Columns, delimiter: str | None, where: str) -> Labels:
+def labels_of(column: pa.ChunkedArray, columns: Columns, delimiter: str | None, where: str) -> Labels:
+    """The labels of a column, checked. where: a Place for a piece of a table."""
     name = str(columns.label)
     if columns.task == "regression":
         return _numbers(column, name, where)
@@ -274,7 +299,8 @@ def _bad_rows(
     *,
     fix: str = "fill in or remove these rows",
 ) -> BadInput:
-    numbers = [int(row) + 1 for row in rows]
+    first = where.first if isinstance(where, Place) else 0
+    numbers = [first + int(row) + 1 for row in rows]
     shown = ", ".join(str(number) for number in numbers[:_SHOWN])
     more = ", ..." if len(numbers) > _SHOWN else ""
     count = "1 row" if len(numbers) == 1 else f"{len(numbers):,} rows"

@@ -51,13 +51,20 @@ def json_table(data: bytes, where: str) -> pa.Table:
     if data.lstrip().startswith(b"["):
         rows = _parsed(data, where)
         return dict_table(rows, lambda i: f"{where}, item {i + 1}")
+    return json_lines_table(data, where)
+
+
+def json_lines_table(
+    data: bytes, where: str, *, first_line: int = 1, as_text: frozenset[str] = frozenset()
+) -> pa.Table:
+    """As `json_table`, of lines only. first_line: the number of the first one. as_text: columns that become text."""
     lines: list[int] = []
     rows = []
-    for number, line in enumerate(data.split(b"\n"), 1):
+    for number, line in enumerate(data.split(b"\n"), first_line):
         if line.strip():
             rows.append(_parsed(line, f"{where}, line {number}"))
             lines.append(number)
-    return dict_table(rows, lambda i: f"{where}, line {lines[i]}")
+    return dict_table(rows, lambda i: f"{where}, line {lines[i]}", as_text=as_text)
 
 
 def check_names(names: Sequence[str], where: str) -> None:
@@ -69,8 +76,11 @@ def check_names(names: Sequence[str], where: str) -> None:
         raise BadInput(found, "columns with names that differ", fix)
 
 
-def dict_table(rows: Sequence[Any], place: Callable[[int], str]) -> pa.Table:
-    """The table of rows that are dicts with str keys. place(i): where row i (from 0) is, for errors."""
+def dict_table(rows: Sequence[Any], place: Callable[[int], str], *, as_text: frozenset[str] = frozenset()) -> pa.Table:
+    """The table of rows that are dicts with str keys. place(i): where row i (from 0) is, for errors.
+
+    as_text: columns whose values become text, as they do in every column that holds several kinds.
+    """
     names: dict[str, None] = {}
     for i, row in enumerate(rows):
         if not isinstance(row, dict):
@@ -79,7 +89,9 @@ def dict_table(rows: Sequence[Any], place: Callable[[int], str]) -> pa.Table:
     for name in names:
         if not isinstance(name, str):
             raise BadInput(f"a column named {name!r}", "names that are text", "turn the keys into text")
-    columns = {name: _column([row.get(name) for row in rows], name, place) for name in names}
+    columns = {
+        name: (_as_text if name in as_text else _column)([row.get(name) for row in rows], name, place) for name in names
+    }
     return pa.table(columns)
 
 

@@ -5,18 +5,24 @@ stays together: a text that is in both splits would make the validation figures 
 stratum by stratum, so that every label has its share on both sides.
 """
 
+import hashlib
 import unicodedata
+from collections import Counter
 from collections.abc import Iterable
+from itertools import chain, repeat
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from snapfit.core.errors import BadInput
 from snapfit.core.labels import Task
+from snapfit.data.large_records import LargeRecords
 from snapfit.data.records import Records
 
 N_BINS = 10
 """Strata of a regression: equally many rows in each, by their number."""
+_KEY_RANGE = float(2**64)
 
 
 def train_valid_split(records: Records, task: Task, *, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -28,11 +34,7 @@ def train_valid_split(records: Records, task: Task, *, fraction: float, seed: in
     (regression). Every label keeps a row in training. Raises BadInput for records without labels, a fraction
     out of range, and tables of which nothing can be held out.
     """
-    if not 0.0 < fraction < 1.0:
-        found, fix = f"a validation fraction of {fraction}", "--set data.valid_fraction=0.1"
-        raise BadInput(found, "more than 0 and less than 1", fix)
-    if records.labels is None:
-        raise BadInput(f"{records.source} has no labels", "a label in every row", "--label NAME")
+    _check(records, fraction)
     groups = _groups(records)
     label_rows, label_codes = _labels(records, task)
     strata = _strata(groups, label_rows, label_codes)
@@ -46,6 +48,72 @@ def train_valid_split(records: Records, task: Task, *, fraction: float, seed: in
         fix = "add rows, give a table with --valid, or train on everything: --set data.valid_fraction=0"
         raise BadInput(found, "at least two different texts of some label", fix)
     return np.flatnonzero(~in_valid), np.flatnonzero(in_valid)
+
+
+def held_out_of_large(records: LargeRecords, task: Task, *, fraction: float, seed: int) -> np.ndarray:
+    """Rows of a large table for validation, int64, ascending: those whose text has a small hash, keyed by the seed.
+
+    As many as the fraction says but for chance, and so of each label; what counts as the same text is on one side,
+    and every label keeps a row in training. Takes memory for the rows held out only: 16 bytes each. Raises as
+    `train_valid_split`.
+    """
+    _check(records, fraction)
+    rows, keys, start = [np.zeros(0, dtype=np.int64)], [np.zeros(0, dtype=np.uint64)], 0
+    for texts, pairs in records.text_slabs():
+        found = _keys(texts, pairs, seed)
+        chosen = np.flatnonzero(found < fraction * _KEY_RANGE)
+        rows.append(chosen + start)
+        keys.append(found[chosen])
+        start += len(texts)
+    held_out, drawn = np.concatenate(rows), np.concatenate(keys)
+    if task != "regression" and len(held_out):
+        given_back = _lost_labels(records, task, held_out)
+        held_out = held_out[~np.isin(drawn, drawn[given_back])]
+    if not len(held_out):
+        found_text = f"{records.source} has {len(records)} rows, of which a share of {fraction} holds out none"
+        raise BadInput(found_text, "a share that holds out some rows", "--set data.valid_fraction=0.01")
+    return held_out
+
+
+def _keys(texts: pa.Array, pairs: pa.Array | None, seed: int) -> np.ndarray:
+    """A number for each row, uint64 [n], the same for rows that count as the same, and else as good as random."""
+    salt = str(seed).encode()
+    seconds: Iterable[str] = repeat("") if pairs is None else pairs.to_pylist()
+    plain = (
+        f"{_normal_form(a)}\0{_normal_form(b)}".encode()
+        for a, b in zip(texts.to_pylist(), seconds, strict=pairs is not None)
+    )
+    digests = b"".join(hashlib.blake2b(text, digest_size=8, salt=salt[:16]).digest() for text in plain)
+    return np.frombuffer(digests, dtype="<u8")
+
+
+def _lost_labels(records: LargeRecords, task: Task, held_out: np.ndarray) -> np.ndarray:
+    """Of each label that only rows held out have, the place of one of these in `held_out`, int64."""
+    every: Any = records.labels
+    chosen = every.only(held_out)
+    left: Counter[str] = Counter()
+    for slab in every.slabs():
+        left.update(_flat(slab, task))
+    for slab in chosen.slabs():
+        left.subtract(_flat(slab, task))
+    first: dict[str, int] = {}
+    for place, row in enumerate(chain.from_iterable(chosen.slabs())):
+        for label in (row,) if task == "single" else row:
+            if left[label] == 0:
+                first.setdefault(label, place)
+    return np.array(sorted(set(first.values())), dtype=np.int64)
+
+
+def _flat(labels: Any, task: Task) -> Iterable[str]:
+    return labels if task == "single" else chain.from_iterable(labels)
+
+
+def _check(records: Records, fraction: float) -> None:
+    if not 0.0 < fraction < 1.0:
+        found, fix = f"a validation fraction of {fraction}", "--set data.valid_fraction=0.1"
+        raise BadInput(found, "more than 0 and less than 1", fix)
+    if records.labels is None:
+        raise BadInput(f"{records.source} has no labels", "a label in every row", "--label NAME")
 
 
 def _groups(records: Records) -> np.ndarray:

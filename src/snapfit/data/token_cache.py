@@ -5,17 +5,22 @@ processes share its pages. It is named by a hash of everything that its content 
 not at all, and is checked before use; a cache that is damaged or cannot be written only costs time.
 """
 
+import errno
 import hashlib
 import json
 import os
+from collections.abc import Iterable
 from pathlib import Path
+from typing import IO, Any
 
 import numpy as np
 import tokenizers
 
 from snapfit.core.errors import SnapfitError
+from snapfit.core.files import cannot_write
 from snapfit.core.folders import list_files, staged_folder, verify_manifest, write_manifest
-from snapfit.data.tokenizer import Texts, TextTokenizer, TokenIds
+from snapfit.core.maps import watch
+from snapfit.data.tokenizer import EncodedChunk, Texts, TextTokenizer, TokenIds
 
 FORMAT = 1
 _ARRAYS = ("ids", "offsets", "second_start")
@@ -49,19 +54,19 @@ def cached_token_ids(
     """
     if cache_dir is None:
         return tokenizer.encode(texts, pairs)
-    folder = cache_dir / "tokens" / _key(tokenizer, pair=pairs is not None, content_hash=content_hash)
-    found = _read(folder, len(texts), tokenizer)
+    folder = cache_dir / "tokens" / entry_name(tokenizer, pair=pairs is not None, content_hash=content_hash)
+    found = read_entry(folder, len(texts), tokenizer)
     if found is not None:
         return found
     tokens = tokenizer.encode(texts, pairs)
     try:
-        _write(folder, tokens)
+        write_entry(folder, [(tokens.ids, tokens.lengths, tokens.second_start)], tokenizer)
     except (OSError, SnapfitError):
         return tokens
-    return _read(folder, len(texts), tokenizer) or tokens
+    return read_entry(folder, len(texts), tokenizer) or tokens
 
 
-def _key(tokenizer: TextTokenizer, *, pair: bool, content_hash: str) -> str:
+def entry_name(tokenizer: TextTokenizer, *, pair: bool, content_hash: str) -> str:
     """What an entry is called: SHA-256 of all that decides its content."""
     parts = {
         "format": FORMAT,
@@ -75,23 +80,46 @@ def _key(tokenizer: TextTokenizer, *, pair: bool, content_hash: str) -> str:
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
-def _write(folder: Path, tokens: TokenIds) -> None:
+def write_entry(folder: Path, chunks: Iterable[EncodedChunk], tokenizer: TextTokenizer) -> None:
+    """Write the rows as an entry, which appears whole or not at all; ids go to the file as they come.
+
+    chunks: as `TextTokenizer.encode_chunks` gives them. Raises WorkFailed when it cannot be written.
+    """
+    lengths, seconds = [np.zeros(1, dtype=np.int64)], [np.zeros(0, dtype=tokenizer.place_dtype)]
     with staged_folder(folder) as staged:
-        for name in _ARRAYS:
-            np.save(staged / f"{name}.npy", getattr(tokens, name), allow_pickle=False)
+        try:
+            with open(staged / "ids.npy", "wb") as file:
+                header = _array_header(file, tokenizer.id_dtype, 0)
+                for ids, counts, second_start in chunks:
+                    ids.tofile(file)
+                    lengths.append(counts)
+                    seconds.append(second_start)
+                offsets = np.cumsum(np.concatenate(lengths))
+                file.seek(0)
+                if _array_header(file, tokenizer.id_dtype, int(offsets[-1])) != header:
+                    raise OSError(errno.EIO, "numpy's header has changed its size")
+            np.save(staged / "offsets.npy", offsets, allow_pickle=False)
+            np.save(staged / "second_start.npy", np.concatenate(seconds), allow_pickle=False)
+        except OSError as error:
+            raise cannot_write(folder, error) from error
         write_manifest(staged)
 
 
-def _read(folder: Path, n: int, tokenizer: TextTokenizer) -> TokenIds | None:
+def _array_header(file: IO[bytes], dtype: "np.dtype[Any]", size: int) -> int:
+    """Write the header of a flat array; returns its bytes, the same for every size: numpy leaves room for growth."""
+    fields = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": (size,)}
+    np.lib.format.write_array_header_1_0(file, fields)
+    return file.tell()
+
+
+def read_entry(folder: Path, n: int, tokenizer: TextTokenizer) -> TokenIds | None:
     """The entry of `n` rows, memory-mapped; None when it is absent or anything about it is not right."""
     try:
         size = sum(path.stat().st_size for path in list_files(folder).values())
         if not size:
             return None
         verify_manifest(folder, hashes=size <= _HASHED_BYTES)
-        ids, offsets, second_start = (
-            np.asarray(np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False)) for name in _ARRAYS
-        )
+        ids, offsets, second_start = (_mapped(folder / f"{name}.npy") for name in _ARRAYS)
     except (OSError, ValueError, SnapfitError):
         return None
     sound = (
@@ -106,3 +134,10 @@ def _read(folder: Path, n: int, tokenizer: TextTokenizer) -> TokenIds | None:
         and bool((np.diff(offsets) >= second_start).all())
     )
     return TokenIds(ids, offsets, second_start) if sound else None
+
+
+def _mapped(path: Path) -> np.ndarray:
+    array: Any = np.load(path, mmap_mode="r", allow_pickle=False)
+    if getattr(array, "_mmap", None) is not None:
+        watch(array._mmap)
+    return np.asarray(array)

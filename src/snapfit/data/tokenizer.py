@@ -5,11 +5,11 @@ begins, and where its second text begins. They can be written to a file and memo
 """
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -19,7 +19,29 @@ from snapfit.core.errors import BadInput, WorkFailed
 
 Texts: TypeAlias = Sequence[str] | pa.Array | pa.ChunkedArray
 
-_CHUNK_ROWS = 1024  # tokenizers' own result objects are far larger than the ids; few live at a time
+EncodedChunk: TypeAlias = tuple[np.ndarray, np.ndarray, np.ndarray]
+"""ids [tokens], lengths int64 [rows] and second_start [rows] of a piece, as in TokenIds."""
+
+CHUNK_ROWS = 1024
+"""Rows that are tokenised at a time: tokenizers' own result objects are far larger than the ids; few live at a time."""
+
+
+class TokenRows(Protocol):
+    """Tokenised rows that may be anywhere: in memory, in mapped files, or still to be made."""
+
+    def __len__(self) -> int: ...
+
+    def lengths_of(self, rows: np.ndarray) -> np.ndarray:
+        """Tokens of each of these rows, int64 [m]. rows: int [m]."""
+        ...
+
+    def take(self, rows: np.ndarray) -> "TokenIds":
+        """The rows at these indices, in this order, copied. rows: int [m]."""
+        ...
+
+    def close(self) -> None:
+        """End whatever goes on for these rows in the background."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -44,6 +66,15 @@ class TokenIds:
         lengths: np.ndarray = np.diff(self.offsets)
         return lengths
 
+    def lengths_of(self, rows: np.ndarray) -> np.ndarray:
+        """Tokens of each of these rows, int64 [m]. rows: int [m], from 0 to n - 1."""
+        rows = np.asarray(rows, dtype=np.int64)
+        lengths: np.ndarray = self.offsets[rows + 1] - self.offsets[rows]
+        return lengths
+
+    def close(self) -> None:
+        """Nothing goes on in the background."""
+
     def take(self, rows: np.ndarray) -> "TokenIds":
         """The rows at these indices, in this order, copied. rows: int [m], from 0 to n - 1."""
         rows = np.asarray(rows, dtype=np.int64)
@@ -65,7 +96,8 @@ class TextTokenizer:
 
     max_tokens: rows are cut to it, special tokens included; of a pair the longer text is cut first.
     pad_id: what batches are padded with; a row without any token becomes this one token, so that every row
-    has something to attend to. identity: SHA-256 of the tokenizer.json. id_dtype: uint16 where every id fits.
+    has something to attend to. identity: SHA-256 of the tokenizer.json. id_dtype, place_dtype: uint16 where every id,
+    and every place in a row, fits.
     Truncation and padding that are set in the file are replaced.
     """
 
@@ -76,7 +108,7 @@ class TextTokenizer:
         self.pad_id = pad_id
         largest = max([pad_id, *tokenizer.get_vocab(with_added_tokens=True).values()])
         self.id_dtype: np.dtype[Any] = np.dtype(np.uint16 if largest < 2**16 else np.uint32)
-        self._place_dtype: np.dtype[Any] = np.dtype(np.uint16 if max_tokens < 2**16 else np.uint32)
+        self.place_dtype: np.dtype[Any] = np.dtype(np.uint16 if max_tokens < 2**16 else np.uint32)
         self._check_limit(pair=False)
         tokenizer.no_padding()
         tokenizer.enable_truncation(max_tokens, strategy="longest_first", direction="right")
@@ -121,28 +153,33 @@ class TextTokenizer:
         BadInput when they are not, when a text is not valid Unicode, and when max_tokens leaves no room for
         a pair.
         """
-        if pairs is not None:
-            if len(pairs) != len(texts):
-                found = f"{len(texts)} texts and {len(pairs)} second texts"
-                raise BadInput(found, "as many second texts as texts", "pass two columns of one table")
+        if pairs is not None and len(pairs) != len(texts):
+            found = f"{len(texts)} texts and {len(pairs)} second texts"
+            raise BadInput(found, "as many second texts as texts", "pass two columns of one table")
+        parts = list(self.encode_chunks(_chunks(texts, pairs), pair=pairs is not None))
+        offsets = np.zeros(len(texts) + 1, dtype=np.int64)
+        np.cumsum(_joined([lengths for _, lengths, _ in parts], offsets.dtype), out=offsets[1:])
+        ids = _joined([ids for ids, _, _ in parts], self.id_dtype)
+        return TokenIds(ids, offsets, _joined([seconds for _, _, seconds in parts], self.place_dtype))
+
+    def encode_chunks(self, chunks: Iterable[tuple[int, list[Any]]], *, pair: bool) -> Iterator[EncodedChunk]:
+        """As `encode`, piece by piece: nothing but the piece at hand is held.
+
+        chunks: (number of the first row from 0, texts or pairs of them), about CHUNK_ROWS at a time.
+        """
+        if pair:
             self._check_limit(pair=True)
-        ids: list[np.ndarray] = []
-        lengths: list[np.ndarray] = []
-        seconds: list[np.ndarray] = []
-        for start, chunk in _chunks(texts, pairs):
+        for start, chunk in chunks:
             encodings = self._encode(chunk, start)
             rows = [encoding.ids or [self.pad_id] for encoding in encodings]
-            counts = np.fromiter(map(len, rows), dtype=np.int64, count=len(rows))
+            lengths = np.fromiter(map(len, rows), dtype=np.int64, count=len(rows))
             flat = chain.from_iterable(rows)
-            ids.append(np.fromiter(flat, dtype=self.id_dtype, count=int(counts.sum())))
-            lengths.append(counts)
-            if pairs is not None and self._types_of_pairs:
+            ids = np.fromiter(flat, dtype=self.id_dtype, count=int(lengths.sum()))
+            seconds = lengths
+            if pair and self._types_of_pairs:
                 ones = (sum(encoding.type_ids) for encoding in encodings)
-                counts = counts - np.fromiter(ones, dtype=np.int64, count=len(rows))
-            seconds.append(counts.astype(self._place_dtype))
-        offsets = np.zeros(len(texts) + 1, dtype=np.int64)
-        np.cumsum(_joined(lengths, offsets.dtype), out=offsets[1:])
-        return TokenIds(_joined(ids, self.id_dtype), offsets, _joined(seconds, self._place_dtype))
+                seconds = lengths - np.fromiter(ones, dtype=np.int64, count=len(rows))
+            yield ids, lengths, seconds.astype(self.place_dtype)
 
     def _encode(self, chunk: list[Any], start: int) -> list[Any]:
         try:
@@ -180,15 +217,15 @@ class TextTokenizer:
 
 def _chunks(texts: Texts, pairs: Texts | None) -> Iterator[tuple[int, list[Any]]]:
     """(index of the first row, what the tokenizer takes) of every chunk."""
-    for start in range(0, len(texts), _CHUNK_ROWS):
+    for start in range(0, len(texts), CHUNK_ROWS):
         first = _values(texts, start)
         yield start, first if pairs is None else list(zip(first, _values(pairs, start), strict=True))
 
 
 def _values(texts: Texts, start: int) -> list[Any]:
     if isinstance(texts, pa.Array | pa.ChunkedArray):
-        return list(texts.slice(start, _CHUNK_ROWS).to_pylist())
-    return list(texts[start : start + _CHUNK_ROWS])
+        return list(texts.slice(start, CHUNK_ROWS).to_pylist())
+    return list(texts[start : start + CHUNK_ROWS])
 
 
 def _joined(parts: list[np.ndarray], dtype: "np.dtype[Any]") -> np.ndarray:

@@ -24,7 +24,8 @@ Resolved = tuple[Any, str]
 class Facts:
     """What the rules look at.
 
-    n_rows: training rows. n_outputs: labels. lengths: tokens of each training row, uncut.
+    n_rows: training rows. n_outputs: labels. lengths: tokens of each training row, uncut; of a large
+    table of a sample.
     layer_parameters: numbers in the encoder without its embedding tables. max_positions: its limit in tokens, if any.
     precision: "fp32" or "bf16" as measured, with the reason. pooling: as measured, with the reason.
     threads: of torch.
@@ -117,6 +118,8 @@ def _data_rules(recipe: Recipe, facts: Facts) -> Rules:
     """What follows from measurements and from the rows themselves."""
     n_rows, longest = facts.n_rows, int(facts.lengths.max())
     limit = token_limit(facts.lengths, facts.max_positions)
+    sampled = len(facts.lengths) < n_rows
+    looked_at = f"a sample of {len(facts.lengths):,} training rows" if sampled else "the training rows"
     epochs_why = f"about {WANTED_STEPS:,} steps, at least {least_epochs(n_rows)} and at most {MAX_EPOCHS} epochs"
 
     def epochs(known: dict[str, Any]) -> Resolved:
@@ -128,7 +131,7 @@ def _data_rules(recipe: Recipe, facts: Facts) -> Rules:
         ("train.threads", lambda known: (facts.threads, "torch's own choice on this machine")),
         (
             "length.max_tokens",
-            lambda known: (limit, f"99.5 % of the training rows fit; the longest has {longest:,} tokens"),
+            lambda known: (limit, f"99.5 % of {looked_at} fit; the longest has {longest:,} tokens"),
         ),
         ("train.batch", lambda known: (batch_size(n_rows), f"for {n_rows:,} training rows")),
         ("train.epochs", epochs),

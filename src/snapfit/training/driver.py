@@ -17,6 +17,7 @@ from snapfit.core.errors import BadInput, WorkFailed
 from snapfit.core.interrupts import Stop
 from snapfit.core.metrics import is_better
 from snapfit.core.recipe import settled
+from snapfit.data.tokenizer import TokenIds
 from snapfit.nn.losses import loss_sum
 from snapfit.nn.used_rows import used_ids
 from snapfit.training.assemble import assemble, build_model
@@ -24,7 +25,7 @@ from snapfit.training.checkpoint import BEST, MODEL, OPTIMIZER, Checkpoint, newe
 from snapfit.training.evaluation import BestWeights, Evaluation, evaluate
 from snapfit.training.guard import FAULTS, Guard, collapse
 from snapfit.training.kept_head import keep_head
-from snapfit.training.loop import LossSum, Step, StepSettings, all_finite, optimizer_steps
+from snapfit.training.loop import Examples, LossSum, Step, StepSettings, all_finite, optimizer_steps
 from snapfit.training.optimizer_state import optimizer_state, restore_optimizer_state
 from snapfit.training.param_groups import format_plan
 from snapfit.training.plan import Plan
@@ -61,7 +62,7 @@ class Training:
             recipe,
             total_steps=plan.total_steps,
             device=plan.device,
-            used=np.union1d(used_ids(train.tokens), [train.pad_id]),  # padded batches look up what they pad with
+            used=_used(train),
         )
         metric = recipe.train.metric
         self.progress = Progress(
@@ -349,10 +350,16 @@ def _check_room(training: Training, saver: Saver) -> None:
     )
 
 
+def _used(train: Examples) -> np.ndarray | None:
+    """The token ids that are trained on; None for a large table: not all of it is known yet, and few ids are unused."""
+    if not isinstance(train.tokens, TokenIds):
+        return None
+    return np.union1d(used_ids(train.tokens), [train.pad_id])  # padded batches look up what they pad with
+
+
 def _loss(plan: Plan, device: torch.device) -> LossSum:
     """The task's loss with the recipe's weights and smoothing."""
-    targets: np.ndarray = plan.examples["train"].targets
-    weights = class_weights(plan.recipe.loss.class_weights, plan.label_set, targets)
+    weights = class_weights(plan.recipe.loss.class_weights, plan.label_set, plan.examples["train"].targets)
     on_device = None if weights is None else torch.from_numpy(weights).to(device)
     return partial(
         loss_sum,

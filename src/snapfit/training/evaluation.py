@@ -4,7 +4,7 @@ Each batch is counted and forgotten, so that an evaluation's memory does not gro
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
@@ -13,13 +13,17 @@ import numpy as np
 import torch
 
 from snapfit.core.labels import LabelSet
+from snapfit.core.maps import release_pages
 from snapfit.core.metrics import tally
 from snapfit.core.scores import logits_to_scores
 from snapfit.data.batches import Batch
+from snapfit.data.tokenizer import TokenIds, TokenRows
 from snapfit.nn.backend import TorchBackend
 from snapfit.nn.classifier import Classifier
 from snapfit.runtime.predictor import Backend, logits_by_batch
 from snapfit.training.loop import Examples
+
+_PIECE_ROWS = 65_536
 
 
 @dataclass(frozen=True)
@@ -55,10 +59,9 @@ def evaluate(
     backend = _Stoppable(TorchBackend(model, device=next(model.parameters()).device.type), stop)
     counted = tally(label_set.task, label_set.n_outputs)
     scores = np.empty((len(examples.tokens), label_set.n_outputs)) if keep_scores else None
-    batches = logits_by_batch(backend, examples.tokens, pad_id=examples.pad_id, n_outputs=label_set.n_outputs)
     try:
         with autocast():
-            for rows, logits in batches:
+            for rows, logits in _logits(backend, examples, label_set.n_outputs):
                 part = logits_to_scores(_in_units(logits, label_set), label_set.task, rows=rows)
                 counted.add(part, _in_units(examples.targets[rows], label_set))
                 if scores is not None:
@@ -74,6 +77,23 @@ def _in_units(values: np.ndarray, label_set: LabelSet) -> np.ndarray:
         return values
     scaled: np.ndarray = values * label_set.target_scale + label_set.target_mean
     return scaled
+
+
+def _logits(backend: Backend, examples: Examples, n_outputs: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """(rows, logits) batch by batch; of a large split the tokens of one piece at a time are held."""
+    for start, tokens in _pieces(examples.tokens):
+        for rows, logits in logits_by_batch(backend, tokens, pad_id=examples.pad_id, n_outputs=n_outputs):
+            yield start + rows, logits
+
+
+def _pieces(tokens: TokenRows) -> Iterator[tuple[int, TokenIds]]:
+    """(number of the first row, rows in their order); a large split comes in pieces."""
+    if isinstance(tokens, TokenIds):
+        yield 0, tokens
+        return
+    for start in range(0, len(tokens), _PIECE_ROWS):
+        yield start, tokens.take(np.arange(start, min(start + _PIECE_ROWS, len(tokens))))
+        release_pages()
 
 
 class _Stopped(Exception):

@@ -4,7 +4,7 @@ This module puts together what the other modules of its folder do; it prints not
 checkpoints. Whoever calls it hears of every step through `notify`.
 """
 
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -67,7 +67,7 @@ def fit(
     the first step, or in a hurry, after the state was saved.
     """
     stop = stop or Stop()
-    with torch_as_wanted(plan.recipe):
+    with closing(plan), torch_as_wanted(plan.recipe):
         training = Training(plan, notify=notify, stop=stop, saver=saver, resume=resume)
         with stop.deferred():
             training.run(save_at_once=save_at_once)

@@ -122,6 +122,8 @@ def _data_difference(split: str, old: Any, new: Any) -> Difference:
         then, now = (None if one is None else f"{one['rows']:,} rows" for one in (old, new))
         return Difference(f"the {split} table", then, now, weight)
     parts = [part for part in ("texts", "labels") if old[part] != new[part]]
+    if not parts:  # a large table that was ordered by other pools
+        return Difference(f"the pools of the {split} table", old.get("pools"), new.get("pools"), weight)
     what = f"the SHA-256 of the {' and '.join(parts)} in the {split} table"
     return Difference(what, old[parts[0]][:12], new[parts[0]][:12], weight)
 

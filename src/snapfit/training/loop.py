@@ -10,19 +10,28 @@ import math
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from snapfit.core.errors import WorkFailed
-from snapfit.data.batches import balanced_draw, micro_batches, pad, step_rows
-from snapfit.data.tokenizer import TokenIds
+from snapfit.data.batches import micro_batches, pad
+from snapfit.data.tokenizer import TokenRows
 from snapfit.nn.fused_layer import widen_gradients
 from snapfit.training.adamw import KernelAdamW
+from snapfit.training.order import DataOrder
 
 LossSum = Callable[[Tensor, Tensor], Tensor]
 """(logits, targets) -> the loss summed over rows."""
+
+
+class Targets(Protocol):
+    """Targets by row: a numpy array, or what encodes them as they are asked for."""
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, rows: np.ndarray, /) -> np.ndarray: ...
 
 
 @dataclass(frozen=True)
@@ -32,52 +41,9 @@ class Examples:
     tokens: the rows. targets: as the label set encodes them; regression standardised. pad_id: the encoder's.
     """
 
-    tokens: TokenIds
-    targets: np.ndarray
+    tokens: TokenRows
+    targets: Targets
     pad_id: int
-
-
-@dataclass(frozen=True)
-class DataOrder:
-    """Which rows every step takes: a pure function of these fields and (epoch, position).
-
-    lengths: tokens of each row. step_size: rows of an optimizer step. token_budget, window: see `batches.step_rows`.
-    classes: of each row, to draw an epoch's rows evenly from (see `batches.balanced_draw`); None takes every row once.
-    """
-
-    lengths: np.ndarray
-    step_size: int
-    seed: int
-    token_budget: int | None = None
-    window: int = 64
-    classes: np.ndarray | None = None
-
-    def steps(self, epoch: int) -> list[np.ndarray]:
-        """The rows of every step of an epoch, in order."""
-        drawn = None if self.classes is None else balanced_draw(self.classes, seed=self.seed, epoch=epoch)
-        steps = step_rows(
-            self.lengths if drawn is None else self.lengths[drawn],
-            seed=self.seed,
-            epoch=epoch,
-            step_size=self.step_size,
-            token_budget=self.token_budget,
-            window=self.window,
-        )
-        return steps if drawn is None else [drawn[rows] for rows in steps]
-
-    def total_steps(self, epochs: float) -> int:
-        """Steps in `epochs` epochs, a part of an epoch rounded; at least 1."""
-        whole = int(epochs)
-        total = sum(len(self.steps(epoch)) for epoch in range(whole)) if self.token_budget else 0
-        total = total or whole * len(self.steps(0))
-        return max(1, total + round((epochs - whole) * len(self.steps(whole))))
-
-    def walk(self, epoch: int = 0, position: int = 0) -> Iterator[tuple[int, int, np.ndarray]]:
-        """(epoch, position, rows) of each step from a place on, without end."""
-        while True:
-            for index, rows in enumerate(self.steps(epoch)[position:], start=position):
-                yield epoch, index, rows
-            epoch, position = epoch + 1, 0
 
 
 @dataclass(frozen=True)
@@ -168,7 +134,7 @@ def optimizer_steps(
             fault = None if _sound(optimizer) else "weights"
         optimizer.zero_grad(set_to_none=True)
         # ------------------------------------------------------------------------
-        n_tokens = int(examples.tokens.lengths[rows].sum())
+        n_tokens = int(examples.tokens.lengths_of(rows).sum())
         yield Step(number + 1, epoch, position, loss, grad_norm, norms, multiplier, len(rows), n_tokens, parts, fault)
 
 
@@ -269,7 +235,7 @@ def _forward(
     model: nn.Module, examples: Examples, rows: np.ndarray, loss_sum: LossSum, settings: StepSettings
 ) -> Tensor:
     device = next(model.parameters()).device
-    batch = pad(examples.tokens, rows, pad_id=examples.pad_id)
+    batch = pad(examples.tokens.take(rows), np.arange(len(rows)), pad_id=examples.pad_id)
     ids, mask, types, targets = (
         torch.from_numpy(array).to(device, non_blocking=True)
         for array in (batch.input_ids, batch.attention_mask, batch.token_type_ids, examples.targets[rows])

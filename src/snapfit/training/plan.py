@@ -3,24 +3,35 @@
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 
 from snapfit.core.errors import BadInput
 from snapfit.core.labels import LabelSet
+from snapfit.core.maps import release_pages
 from snapfit.core.recipe import Recipe, settled
-from snapfit.data.tokenizer import TextTokenizer
+from snapfit.data.tokenizer import TextTokenizer, TokenRows
 from snapfit.nn.encoder import EncoderSource, TokenizerFiles
 from snapfit.nn.families import max_positions
 from snapfit.training.assemble import build_model, layer_parameters, pick_device, torch_as_wanted
 from snapfit.training.defaults import Facts, check_metric, is_resolved, resolve
 from snapfit.training.identity import machine
-from snapfit.training.loop import DataOrder, Examples
+from snapfit.training.loop import Examples, Targets
+from snapfit.training.order import ByRow, DataOrder
 from snapfit.training.pooling_probe import choose_pooling
 from snapfit.training.precision import choose_precision
-from snapfit.training.prepare import Notify, Tables, encoder_limit, make_examples, open_encoder, tokenise
+from snapfit.training.prepare import (
+    Notify,
+    Tables,
+    encoder_limit,
+    label_counts,
+    make_examples,
+    open_encoder,
+    tokenise,
+    training_sample,
+)
 
 
 @dataclass(frozen=True)
@@ -47,6 +58,11 @@ class Plan:
         """The outputs of the classifier."""
         return self.tables.label_set
 
+    def close(self) -> None:
+        """End what still goes on in the background, such as tokenising a large table."""
+        for examples in self.examples.values():
+            examples.tokens.close()
+
     def identity(self) -> dict[str, Any]:
         """What this is a training of (see identity.py). Where the encoder lies is not part of it, what it is, is."""
         recipe = self.recipe.to_dict()
@@ -57,7 +73,7 @@ class Plan:
         return {
             "recipe": recipe,
             "data": {
-                split: {key: values[key] for key in ("rows", "texts", "labels")}
+                split: {key: values[key] for key in ("rows", "texts", "labels", "pools") if key in values}
                 for split, values in self.tables.identity.items()
             },
             "labels": self.label_set.to_dict(),
@@ -77,15 +93,17 @@ def make_plan(tables: Tables, recipe: Recipe, *, notify: Notify, reasons: Mappin
     for notice in source.notices:
         notify("notice", text=notice)
     limit = recipe.length.max_tokens
-    tokenised = tokenise(tables, source, files, encoder_limit(source) if limit == "auto" else limit)
+    longest = encoder_limit(source) if limit == "auto" else limit
+    sample = training_sample(tables, seed=recipe.data.split_seed)
+    tokenised = tokenise(sample or tables, source, files, longest)
     with torch_as_wanted(recipe):
-        recipe, found = _resolve(tables, recipe, source, make_examples(tables, tokenised)["train"])
+        recipe, found = _resolve(tables, recipe, source, make_examples(sample or tables, tokenised)["train"])
     found = {**(reasons or {}), **found}
     notify("recipe", recipe=recipe.to_dict(), reasons=found)
-    if recipe.length.max_tokens != tokenised.tokenizer.max_tokens:
-        tokenised = tokenise(tables, source, files, settled(recipe.length.max_tokens))
+    if sample is not None or recipe.length.max_tokens != tokenised.tokenizer.max_tokens:
+        tokenised = tokenise(tables, source, files, settled(recipe.length.max_tokens), seed=recipe.train.seed)
     examples = make_examples(tables, tokenised)
-    order = _data_order(recipe, examples["train"], tables.label_set)
+    order = _data_order(recipe, examples["train"], tables)
     return Plan(
         tables=tables,
         recipe=recipe,
@@ -101,7 +119,7 @@ def make_plan(tables: Tables, recipe: Recipe, *, notify: Notify, reasons: Mappin
 
 
 def _resolve(tables: Tables, recipe: Recipe, source: EncoderSource, train: Examples) -> tuple[Recipe, dict[str, str]]:
-    """Measure what the defaults depend on, and replace every `auto`."""
+    """Measure what the defaults depend on, and replace every `auto`. train: of a large table a sample."""
     label_set = tables.label_set
     stated = recipe.to_dict()["data"]
     found = {key: _FOUND[key] for key in tables.settings if stated[key.partition(".")[2]] == "auto"}
@@ -119,9 +137,9 @@ def _resolve(tables: Tables, recipe: Recipe, source: EncoderSource, train: Examp
         pooling = (choice.pooling, choice.reason)
     facts = Facts(
         task=label_set.task,
-        n_rows=len(train.tokens),
+        n_rows=len(tables.splits["train"]),
         n_outputs=label_set.n_outputs,
-        lengths=train.tokens.lengths,
+        lengths=_lengths(train.tokens),
         layer_parameters=layer_parameters(probe),
         max_positions=max_positions(source.config),
         precision=choose_precision(pick_device()) if recipe.train.precision == "auto" else ("fp32", "stated"),
@@ -139,18 +157,25 @@ _FOUND = {
 """Why the data section became what it is, where it was `auto`."""
 
 
-def _data_order(recipe: Recipe, train: Examples, label_set: LabelSet) -> DataOrder:
+def _data_order(recipe: Recipe, train: Examples, tables: Tables) -> DataOrder:
     return DataOrder(
-        lengths=train.tokens.lengths,
+        lengths=_lengths(train.tokens),
         step_size=settled(recipe.train.batch) * recipe.train.accumulate,
         seed=recipe.train.seed,
         token_budget=recipe.train.token_budget,
         window=recipe.train.window,
-        classes=None if recipe.train.sampling == "all" else _classes(train.targets, label_set),
+        classes=None if recipe.train.sampling == "all" else _classes(train.targets, tables.label_set),
+        sizes=tables.sizes,
+        after_pool=release_pages,
     )
 
 
-def _classes(targets: np.ndarray, label_set: LabelSet) -> np.ndarray:
+def _lengths(tokens: TokenRows) -> Any:
+    """Tokens of each row: an array, or for a large table what finds them as they are asked for."""
+    return cast(Any, tokens).lengths
+
+
+def _classes(targets: Targets, label_set: LabelSet) -> ByRow:
     """The class of each row for balanced sampling; of several labels the rarest, and without any a class of its own."""
     if label_set.task == "regression":
         raise BadInput(
@@ -158,9 +183,24 @@ def _classes(targets: np.ndarray, label_set: LabelSet) -> np.ndarray:
         )
     if label_set.task == "single":
         return targets
-    counts = label_set.counts(targets)
-    ranked = np.where(targets > 0, counts, len(targets) + 1)
-    return np.where(targets.any(axis=1), ranked.argmin(axis=1), label_set.n_outputs)
+    rarest = _Rarest(targets, label_counts(targets, label_set))
+    return rarest[np.arange(len(targets))] if isinstance(targets, np.ndarray) else rarest
+
+
+@dataclass(frozen=True)
+class _Rarest:
+    """The rarest label of each row. counts: rows with each label."""
+
+    targets: Targets
+    counts: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def __getitem__(self, rows: np.ndarray) -> np.ndarray:
+        targets = self.targets[rows]
+        ranked = np.where(targets > 0, self.counts, len(self) + 1)
+        return np.where(targets.any(axis=1), ranked.argmin(axis=1), len(self.counts))
 
 
 def _digest(content: bytes) -> str:

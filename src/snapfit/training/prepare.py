@@ -1,9 +1,12 @@
-"""From tables to what the loop eats: records, split, label set, token ids, targets; all checked before work."""
+"""From tables to what the loop eats: records, split, label set, token ids, targets; all checked before work.
+
+A table of more than POOL_ROWS rows is read piece by piece, and its rows are tokenised and encoded as they are needed.
+"""
 
 import hashlib
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, cast
 
 import numpy as np
 
@@ -11,17 +14,23 @@ from snapfit.core.errors import BadInput
 from snapfit.core.labels import LabelSet
 from snapfit.core.recipe import Recipe, settled
 from snapfit.core.recipe_sections import DataSection
+from snapfit.data.batches import POOL_ROWS, SIZES, PoolSizes, block_rows_of
 from snapfit.data.columns import Columns
-from snapfit.data.records import Records, read_records
-from snapfit.data.splits import train_valid_split
+from snapfit.data.large_records import LargeRecords, read_for_training
+from snapfit.data.records import Records
+from snapfit.data.splits import held_out_of_large, train_valid_split
 from snapfit.data.token_cache import cached_token_ids, default_cache_dir
-from snapfit.data.tokenizer import TextTokenizer, TokenIds
+from snapfit.data.token_pools import PooledTokens
+from snapfit.data.tokenizer import TextTokenizer, TokenRows
 from snapfit.nn.encoder import EncoderSource, TokenizerFiles, find_encoder, read_tokenizer
 from snapfit.nn.families import max_positions
-from snapfit.training.loop import Examples
+from snapfit.training.loop import Examples, Targets
 
 LONGEST_ROW = 512
 """Tokens that `length.max_tokens: auto` looks at, at most."""
+
+SAMPLE_BLOCKS = 64
+"""Blocks of a large training table that the defaults look at."""
 
 SplitRecords = dict[str, Records]
 """Records by split: "train", and "valid" and "test" where there are such."""
@@ -33,7 +42,7 @@ class Tables:
 
     splits: by name. columns: of the training table. label_set: from training labels.
     split_note: how the validation split came about. valid_fraction: share that was held out for it.
-    identity: hashes that name data, split and labels.
+    identity: hashes that name data, split and labels. sizes: how large tables are cut.
     """
 
     splits: SplitRecords
@@ -42,6 +51,7 @@ class Tables:
     split_note: str
     valid_fraction: float
     identity: dict[str, Any]
+    sizes: PoolSizes = SIZES
 
     @property
     def pair(self) -> bool:
@@ -60,41 +70,49 @@ class Tables:
         }
 
 
-def read_tables(train: object, valid: object, test: object, data: DataSection) -> Tables:
+def read_tables(
+    train: object, valid: object, test: object, data: DataSection, *, sizes: PoolSizes | None = None
+) -> Tables:
     """Read and check every table before any work is done.
 
     train, valid, test: whatever `records.read_records` takes; valid and test may be None.
+    sizes: how large tables are cut; tables of more than a pool are read piece by piece.
     Raises BadInput for anything that training would later trip over.
     """
-    records = _read(train, data)
+    sizes = sizes or SIZES
+    records = _read(train, data, sizes)
     columns = records.columns
-    label_set = LabelSet.fit(columns.task, _labels(records), name=columns.label or "score")
+    label_set = _label_set(records, columns)
     fraction = 0.0
     if valid is not None:
-        splits = {"train": records, "valid": _read_like(valid, data, columns)}
+        splits = {"train": records, "valid": _read_like(valid, data, columns, sizes)}
         note = f"validation: {len(splits['valid']):,} rows of {splits['valid'].source}"
     else:
         fraction = _fraction(len(records), data)
         splits, note = _split(records, label_set, fraction, seed=data.split_seed)
     if test is not None:
-        splits["test"] = _read_like(test, data, columns)
+        splits["test"] = _read_like(test, data, columns, sizes)
     for name, part in splits.items():
-        label_set.encode(_labels(part), where=f"{name} table {part.source}")
+        for labels in label_parts(part):
+            label_set.encode(labels, where=f"{name} table {part.source}")
     identity = {
         name: {
             "source": part.source,
             "rows": len(part),
             "texts": part.content_hash(),
             "labels": part.label_hash(),
+            **({"pools": f"{sizes.pool_rows}/{sizes.block_rows}"} if isinstance(part, LargeRecords) else {}),
         }
         for name, part in splits.items()
     }
-    return Tables(splits, columns, label_set, note, fraction, identity)
+    return Tables(splits, columns, label_set, note, fraction, identity, sizes)
 
 
-def _read(source: object, data: DataSection) -> Records:
-    return read_records(
+def _read(source: object, data: DataSection, sizes: PoolSizes) -> Records:
+    return read_for_training(
         source,
+        cache_dir=default_cache_dir(),
+        large_rows=sizes.pool_rows,
         text=data.text,
         pair=data.pair,
         label=data.label,
@@ -105,10 +123,12 @@ def _read(source: object, data: DataSection) -> Records:
     )
 
 
-def _read_like(source: object, data: DataSection, columns: Columns) -> Records:
+def _read_like(source: object, data: DataSection, columns: Columns, sizes: PoolSizes) -> Records:
     """Another split, with the columns that the training table settled on."""
-    return read_records(
+    return read_for_training(
         source,
+        cache_dir=default_cache_dir(),
+        large_rows=sizes.pool_rows,
         text=columns.text,
         pair=columns.pair,
         label=columns.label or "auto",
@@ -125,10 +145,26 @@ def _labels(records: Records) -> Any:
     return records.labels
 
 
+def label_parts(records: Records) -> Iterable[Any]:
+    """All labels in one part; of a large table piece by piece. Raises BadInput where there are none."""
+    labels: Any = _labels(records)
+    return labels.slabs() if isinstance(records, LargeRecords) else [labels]
+
+
+def _label_set(records: Records, columns: Columns) -> LabelSet:
+    name = columns.label or "score"
+    if isinstance(records, LargeRecords):
+        return LabelSet.fit_parts(columns.task, label_parts(records), name=name)
+    return LabelSet.fit(columns.task, _labels(records), name=name)
+
+
 def _fraction(n_rows: int, data: DataSection) -> float:
     """The share to hold out for validation: as stated, or enough rows to choose by (see `held_out_rows`)."""
     stated = data.valid_fraction
-    return round(held_out_rows(n_rows) / n_rows, 4) if stated == "auto" else settled(stated)
+    if stated != "auto":
+        return settled(stated)
+    share = held_out_rows(n_rows) / n_rows
+    return round(share, 4) if n_rows <= POOL_ROWS else float(f"{share:.4g}")
 
 
 def held_out_rows(n_rows: int) -> int:
@@ -142,6 +178,10 @@ def held_out_rows(n_rows: int) -> int:
 def _split(records: Records, label_set: LabelSet, fraction: float, *, seed: int) -> tuple[SplitRecords, str]:
     if fraction == 0:
         return {"train": records}, "no validation: every row is trained on, the last weights are kept"
+    if isinstance(records, LargeRecords):
+        held_out = held_out_of_large(records, label_set.task, fraction=fraction, seed=seed)
+        note = f"validation: {len(held_out):,} of {len(records):,} rows, drawn by their texts, duplicates kept together"
+        return {"train": records.without(held_out), "valid": records.take(held_out)}, note
     train_rows, valid_rows = train_valid_split(records, label_set.task, fraction=fraction, seed=seed)
     note = f"validation: {len(valid_rows):,} of {len(records):,} rows, stratified, duplicates kept together"
     return {"train": records.take(train_rows), "valid": records.take(valid_rows)}, note
@@ -154,7 +194,7 @@ class Tokenised:
     tokens: by split. tokenizer: the one that made them. files: what a bundle needs of it. source: of the encoder.
     """
 
-    tokens: dict[str, TokenIds]
+    tokens: Mapping[str, TokenRows]
     tokenizer: TextTokenizer
     files: TokenizerFiles
     source: EncoderSource
@@ -165,10 +205,13 @@ def encoder_limit(source: EncoderSource) -> int:
     return min(max_positions(source.config) or LONGEST_ROW, LONGEST_ROW)
 
 
-def tokenise(tables: Tables, source: EncoderSource, files: TokenizerFiles, max_tokens: int) -> Tokenised:
+def tokenise(
+    tables: Tables, source: EncoderSource, files: TokenizerFiles, max_tokens: int, *, seed: int = 0
+) -> Tokenised:
     """Token ids of all splits, from the cache where the same texts met the same tokenizer before.
 
-    max_tokens: rows are cut to it. Raises BadInput when the encoder has fewer positions.
+    max_tokens: rows are cut to it. seed: of the training; rows of a large split are tokenised when they are asked for,
+    in the order of its first epoch. Raises BadInput when the encoder has fewer positions.
     """
     limit = max_positions(source.config)
     if limit is not None and max_tokens > limit:
@@ -179,12 +222,38 @@ def tokenise(tables: Tables, source: EncoderSource, files: TokenizerFiles, max_t
         )
     tokenizer = TextTokenizer.from_bytes(files.tokenizer_json, max_tokens=max_tokens, pad_id=files.pad_id)
     tokens = {
-        name: cached_token_ids(
-            tokenizer, part.texts, part.pairs, cache_dir=default_cache_dir(), content_hash=part.content_hash()
-        )
+        name: _token_rows(tokenizer, part, content_hash=tables.identity[name]["texts"], seed=seed, sizes=tables.sizes)
         for name, part in tables.splits.items()
     }
     return Tokenised(tokens, tokenizer, files, source)
+
+
+def _token_rows(
+    tokenizer: TextTokenizer, part: Records, *, content_hash: str, seed: int, sizes: PoolSizes
+) -> TokenRows:
+    cache_dir = default_cache_dir()
+    if not isinstance(part, LargeRecords):
+        return cached_token_ids(tokenizer, part.texts, part.pairs, cache_dir=cache_dir, content_hash=content_hash)
+    texts: Any = part.texts
+    return PooledTokens(
+        tokenizer, texts, part.pairs, content_hash=content_hash, cache_dir=cache_dir, seed=seed, sizes=sizes
+    )
+
+
+def training_sample(tables: Tables, *, seed: int) -> Tables | None:
+    """Tables with a sample of a large training table in its place: blocks of neighbouring rows, SAMPLE_BLOCKS at most.
+
+    None where the training table is small enough to be looked at as a whole.
+    """
+    train = tables.splits["train"]
+    if not isinstance(train, LargeRecords):
+        return None
+    n_blocks = -(-len(train) // tables.sizes.block_rows)
+    most = min(SAMPLE_BLOCKS, tables.sizes.pool_rows // tables.sizes.block_rows)
+    blocks = np.random.default_rng(seed).permutation(n_blocks)[:most]
+    sample = train.take(block_rows_of(np.sort(blocks), len(train), tables.sizes))
+    identity = {"train": {"texts": sample.content_hash()}}
+    return replace(tables, splits={"train": sample}, identity=identity)
 
 
 def open_encoder(recipe: Recipe) -> tuple[EncoderSource, TokenizerFiles]:
@@ -195,17 +264,49 @@ def open_encoder(recipe: Recipe) -> tuple[EncoderSource, TokenizerFiles]:
 
 def make_examples(tables: Tables, tokenised: Tokenised) -> dict[str, Examples]:
     """Tokens and targets of every split; a regression's targets standardised by the training split's."""
-    label_set = tables.label_set
-    examples = {}
-    for name, part in tables.splits.items():
-        targets = label_set.encode(_labels(part), where=f"{name} table {part.source}")
-        if label_set.task == "regression":
-            targets = ((targets - label_set.target_mean) / label_set.target_scale).astype(np.float32)
-        examples[name] = Examples(tokenised.tokens[name], targets, tokenised.files.pad_id)
-    return examples
+    return {
+        name: Examples(tokenised.tokens[name], _targets(tables.label_set, name, part), tokenised.files.pad_id)
+        for name, part in tables.splits.items()
+    }
 
 
-def class_weights(setting: Any, label_set: LabelSet, targets: np.ndarray) -> np.ndarray | None:
+def _targets(label_set: LabelSet, name: str, part: Records) -> Targets:
+    where = f"{name} table {part.source}"
+    if isinstance(part, LargeRecords):
+        return TargetsOnDemand(_labels(part), label_set, where)
+    return _standardised(label_set.encode(_labels(part), where=where), label_set)
+
+
+def _standardised(targets: np.ndarray, label_set: LabelSet) -> np.ndarray:
+    if label_set.task != "regression":
+        return targets
+    return ((targets - label_set.target_mean) / label_set.target_scale).astype(np.float32)
+
+
+class TargetsOnDemand:
+    """Targets of a large table, encoded for the rows that are asked for: nothing is held."""
+
+    def __init__(self, labels: Any, label_set: LabelSet, where: str) -> None:
+        self._labels, self._label_set, self._where = labels, label_set, where
+
+    def __len__(self) -> int:
+        return len(self._labels)
+
+    def __getitem__(self, rows: np.ndarray) -> np.ndarray:
+        return _standardised(self._label_set.encode(self._labels.take(rows), where=self._where), self._label_set)
+
+    def counts(self) -> np.ndarray:
+        """As `LabelSet.counts`, over all rows."""
+        parts = (self._label_set.encode(part, where=self._where) for part in self._labels.slabs())
+        return np.asarray(sum(self._label_set.counts(part) for part in parts))
+
+
+def label_counts(targets: Targets, label_set: LabelSet) -> np.ndarray:
+    """How many rows carry each label, int64 [n_outputs]."""
+    return label_set.counts(targets) if isinstance(targets, np.ndarray) else cast(TargetsOnDemand, targets).counts()
+
+
+def class_weights(setting: Any, label_set: LabelSet, targets: Targets) -> np.ndarray | None:
     """Weights of the classes for the loss, float32 [n_outputs], with mean 1 over the training rows; or None.
 
     setting: None, "balanced" (inverse to the class's rows; multi-label: negatives per positive), or name -> weight.
@@ -214,7 +315,7 @@ def class_weights(setting: Any, label_set: LabelSet, targets: np.ndarray) -> np.
         return None
     if label_set.task == "regression":
         raise BadInput("loss.class_weights for a regression", "a task with classes", "--set loss.class_weights=null")
-    counts = np.maximum(label_set.counts(targets), 1).astype(np.float64)
+    counts = np.maximum(label_counts(targets, label_set), 1).astype(np.float64)
     if setting == "balanced":
         if label_set.task == "multi":
             return np.asarray((len(targets) - counts).clip(min=1) / counts, np.float32)
