@@ -24,6 +24,7 @@ from typing import Any
 from harness import ROOT, Results, base_parser, check_floors, machine, mean_and_spread, table
 
 FAST, PLAIN = "fast", "plain"
+HEADER = ["data", "fast", "plain", "difference ± its error", "seeds"]
 
 
 @dataclass(frozen=True)
@@ -188,7 +189,7 @@ def main() -> None:
         list(pool.map(one, planned))
     rows, differences = summarise(results)
     print(f"\nmachine: {machine()}\n")
-    print(table(["data", "fast", "plain", "difference ± its error", "seeds"], rows))
+    print(table(HEADER, rows))
     if arguments.check:
         missed = check_floors("parity", differences)
         print("\n".join(missed) or "every limit holds")

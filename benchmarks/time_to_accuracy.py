@@ -20,6 +20,7 @@ from accuracy import IN_ORDER
 from harness import ROOT, Results, base_parser, check_floors, machine, mean_and_spread, table
 from speed import DRIFT, _last_json, calibration, encoder_of
 
+HEADER = ["what", "test accuracy", "seconds of the command", "runs"]
 EPOCHS = (1, 2)
 SEEDS = (1, 2, 3)
 THEIR_SEEDS = (1,)
@@ -103,7 +104,7 @@ def main() -> None:
             print(f"{key}: {json.dumps(run)}{' (the machine drifted)' if drift > DRIFT else ''}", flush=True)
     rows, measured = summarise(results)
     print(f"\nmachine: {machine()}\n")
-    print(table(["what", "test accuracy", "seconds of the command", "runs"], rows))
+    print(table(HEADER, rows))
     if "trainer over snapfit" in measured:
         print(f"\nas accurate in 1/{measured['trainer over snapfit']:.1f} of the time")
     if arguments.check:
