@@ -31,6 +31,12 @@ def machine() -> dict[str, Any]:
     return info
 
 
+def peak_rss_mib() -> int:
+    """The most resident memory that this program has had; getrusage would count the process that started it too."""
+    status = Path("/proc/self/status").read_text("ascii")
+    return int(status.split("VmHWM:", 1)[1].split()[0]) // 1024
+
+
 def base_parser(description: str) -> argparse.ArgumentParser:
     """A parser with the options that every benchmark takes."""
     parser = argparse.ArgumentParser(description=description)

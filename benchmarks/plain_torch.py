@@ -11,7 +11,6 @@ not counted. Files: .csv (quoted), .tsv (header, unquoted); columns `text` or `s
 import argparse
 import csv
 import json
-import resource
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,6 +19,8 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+from harness import peak_rss_mib
 
 SKIP = 10
 TEXTS = ("text", "sentence1", "sentence2")
@@ -122,7 +123,7 @@ def main() -> None:
         "lr": arguments.lr,
         "seed": arguments.seed,
         **rates,
-        "peak_rss_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
+        "peak_rss_mib": peak_rss_mib(),
     }
     print(json.dumps(told))
 

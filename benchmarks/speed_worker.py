@@ -8,7 +8,6 @@ process is set up as the command does it, before torch is loaded.
 """
 
 import json
-import resource
 import sys
 import time
 from typing import Any
@@ -20,6 +19,7 @@ settle_process()
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
 
+from harness import peak_rss_mib  # noqa: E402
 from snapfit.core.interrupts import Stop  # noqa: E402
 from snapfit.core.recipe import Recipe  # noqa: E402
 from snapfit.training import loop  # noqa: E402
@@ -120,7 +120,7 @@ def main() -> None:
             break
     total = sum(seconds)
     # Before more steps are looked at, which take time and memory of their own.
-    optimizer, memory = watch.seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+    optimizer, memory = watch.seconds, peak_rss_mib()
     parts = parts_seconds(training, asked.get("profiled", 15), total / len(seconds))
     dtype = torch.bfloat16 if plan.recipe.train.precision == "bf16" else torch.float32
     bare = products_seconds(training.assembly.model, round(tokens / len(seconds)), dtype)

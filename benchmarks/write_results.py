@@ -19,7 +19,14 @@ from harness import ROOT, Results, check_floors, table
 FOLDER = ROOT / "benchmarks/results"
 STORED = FOLDER / "accuracy.json"
 HEADER = ["case", "system", "metric", "mean ± sd", "seeds", "steps", "train s"]
-MARK = re.compile(r"<!-- results -->.*?<!-- /results -->", re.DOTALL)
+SHOWN = {
+    "minilm-banking77": "MiniLM, Banking77",
+    "minilm-sst2": "MiniLM, SST-2",
+    "minilm-fp32": "MiniLM, Banking77, float32",
+    "base-banking77": "BERT-base, Banking77",
+    "xlmr-base-banking77": "XLM-R-base, Banking77",
+}
+"""Cases of the READMEs' table of speed."""
 NOTES = """Test splits are scored once, with the weights that the validation split chose; where a set has no validation
 file, a stratified part of the training table is held out. For SST-2 and STS-B the official development set is the
 test split. `thucnews/random-encoder` trains four layers of 256 with a character vocabulary from random weights: no
@@ -204,6 +211,27 @@ def readme_table(results: Results) -> str:
     return table(["case", "metric", *(titles[ending] for ending in endings)], rows)
 
 
+def speed_table(stored: Results) -> str:
+    """A short table: rates and ratios."""
+    by_case = speed.summary(stored)
+    rows = []
+    for name, title in SHOWN.items():
+        if name in by_case:
+            found = by_case[name]
+            ratios = [f"{found[key]:.1f}x" if key in found else "" for key in ("vs_default", "vs_tuned")]
+            rows.append([title, f"{found['tokens_per_s']:,.0f}", *ratios])
+    return table(["encoder, data", "tokens/s", "over Trainer", "over Trainer, tuned"], rows)
+
+
+def put(name: str, content: str) -> None:
+    """Put a table between the marks of this name in both READMEs."""
+    mark = re.compile(f"<!-- {name} -->.*?<!-- /{name} -->", re.DOTALL)
+    for file in ("README.md", "README.zh-CN.md"):
+        path = ROOT / file
+        block = f"<!-- {name} -->\n{content}\n<!-- /{name} -->"
+        path.write_text(mark.sub(lambda _, block=block: block, path.read_text("utf-8")), "utf-8")
+
+
 def main() -> None:
     """Write all files."""
     results = Results(STORED)
@@ -211,10 +239,8 @@ def main() -> None:
     measured = Results(FOLDER / "speed.json")
     if measured.runs:
         (ROOT / "docs/performance.md").write_text(performance_page(measured), "utf-8")
-    block = f"<!-- results -->\n{readme_table(results)}\n<!-- /results -->"
-    for name in ("README.md", "README.zh-CN.md"):
-        path = ROOT / name
-        path.write_text(MARK.sub(lambda _: block, path.read_text("utf-8")), "utf-8")
+    put("results", readme_table(results))
+    put("speed", speed_table(measured))
     print(json.dumps({"runs": len(results.runs)}))
 
 
