@@ -60,9 +60,9 @@ CASES = {
     "minilm-sst2": Case("sst2", "train.tsv"),
     "minilm-1k-tokens": Case(batch=64, peers=(), steps=60),
     "minilm-fp32": Case(settings={"train.precision": "fp32"}, peers=("default",)),
-    "base-banking77": Case(shape="bert-base", steps=35),
+    "base-banking77": Case(shape="bert-base", steps=60),
     "base-1k-tokens": Case(shape="bert-base", batch=64, peers=(), steps=25),
-    "xlmr-base-banking77": Case(shape="xlm-r-base", steps=35, peers=("tuned",)),
+    "xlmr-base-banking77": Case(shape="xlm-r-base", steps=60, peers=("tuned",)),
 }
 SHAPES: dict[str, dict[str, Any]] = {
     "bert-base": {"model_type": "bert", "vocab_size": 30522, "max_position_embeddings": 512},
