@@ -64,12 +64,13 @@ def test_the_best_evaluation_is_marked_and_its_metric_comes_first() -> None:
 def test_warnings_pass_the_level_warning() -> None:
     events = [
         {"kind": "notice", "text": "mind this"},
+        {"kind": "working", "text": "reading big.csv"},
         {"kind": "interrupted", "step": 3, "total_steps": 9},
         {"kind": "early_stop", "step": 3, "best_step": 1},
         {"kind": "something new", "field": 1},
     ]
     assert len(shown(events, level="warning")) == 2
-    assert len(shown(events)) == 3
+    assert len(shown(events)) == 4
 
 
 def test_recipe_lines_give_reasons_and_leave_defaults_out() -> None:

@@ -12,6 +12,7 @@ from snapfit.core.errors import BadInput
 from snapfit.core.labels import LabelSet
 from snapfit.core.recipe import Recipe
 from snapfit.core.recipe_sections import DataSection
+from snapfit.training import prepare
 from snapfit.training.prepare import (
     class_weights,
     encoder_limit,
@@ -192,3 +193,13 @@ def test_weights_that_fit_nothing() -> None:
         class_weights({"zebra": 2.0}, LabelSet("single", ("a", "b")), np.array([0, 1]))
     with pytest.raises(BadInput, match="for a regression"):
         class_weights("balanced", LabelSet("regression", ("score",)), np.ones((3, 1), np.float32))
+
+
+def test_what_takes_a_while_is_told_before_it_is_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SNAPFIT_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(prepare, "STREAMED_BYTES", 100)
+    table = tmp_path / "rows.csv"
+    table.write_text("text,label\n" + "".join(f"text {i},{'ab'[i % 2]}\n" for i in range(40)), "utf-8")
+    told: list[str] = []
+    read_tables(table, [{"text": "one more", "label": "a"}], None, DATA, told=told.append)
+    assert told == [f"reading {table}, 0 MB; what comes of it is kept in the cache"]

@@ -94,6 +94,9 @@ class Console:
     def _notice(self, event: Mapping[str, Any]) -> None:
         self.note("notice", event["text"], level="warning")
 
+    def _working(self, event: Mapping[str, Any]) -> None:
+        self.note("working", event["text"])
+
     def _show_recipe(self, event: Mapping[str, Any]) -> None:
         self._recipe = event["recipe"]
         self.rows("recipe", recipe_lines(event["recipe"], event["reasons"], every=self._level == 0))
@@ -231,6 +234,7 @@ _RENDERERS: dict[str, Callable[[Console, Mapping[str, Any]], None]] = {
     "complete": Console._complete,
     "data": Console._data,
     "notice": Console._notice,
+    "working": Console._working,
     "recipe": Console._show_recipe,
     "weights": Console._weights,
     "groups": Console._groups,

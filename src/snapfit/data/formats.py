@@ -70,6 +70,11 @@ def read_table(
     return _checked(python_table(source), describe(source))
 
 
+def table_bytes(source: object, *, format: str = "auto") -> int:
+    """Bytes of a source's files, 0 of a table that is no file. Raises BadInput for files that are not there."""
+    return sum(map(_size, _files(Path(source), format))) if isinstance(source, str | Path) else 0
+
+
 def describe(source: object) -> str:
     """What a source is called in messages: its path, or its type."""
     return str(source) if isinstance(source, str | Path) else f"the {type(source).__name__} given"

@@ -110,7 +110,7 @@ def train(
                 with old_run(Path(resume)) as run:
                     result = _go_on(run, sources, chosen, stop, listener, accept_changes)
             else:
-                tables = _read(sources, chosen)
+                tables = _read(sources, chosen, listener)
                 path = new_name(table) if out is None and resume is None else Path(str(resume or out))
                 with new_run(path) as run:
                     run.write_request(sources, chosen)
@@ -131,10 +131,14 @@ def _cut_short(run: RunFolder | None) -> str:
     return f"interrupted; go on with: snapfit train --resume {run.path}"
 
 
-def _read(sources: Mapping[str, Any], recipe: Recipe) -> Tables:
+def _read(sources: Mapping[str, Any], recipe: Recipe, listener: Listener | None) -> Tables:
+    def told(text: str) -> None:
+        if listener is not None:  # not in the journal: a table that cannot be read leaves no run
+            listener({"kind": "working", "text": text})
+
     if sources["train"] is None:
         raise BadInput("no table to train on", "a table", "snapfit train TABLE, or snapfit train --resume RUN")
-    return read_tables(sources["train"], sources["valid"], sources["test"], recipe.data)
+    return read_tables(sources["train"], sources["valid"], sources["test"], recipe.data, told=told)
 
 
 def _go_on(
@@ -152,7 +156,7 @@ def _go_on(
     changed = {key for key, value in recipe.stated().items() if settled.stated().get(key, value) != value}
     if all(setting_weight(key) == "free" for key in changed) and (done := run.result()) is not None:
         return _complete(run, done, listener)
-    tables = _read(_again(run, sources), recipe)
+    tables = _read(_again(run, sources), recipe, listener)
     checkpoint, skipped = newest_valid(run.checkpoints)
     heard: list[tuple[str, dict[str, Any]]] = []
     plan = make_plan(tables, recipe, notify=lambda kind, **fields: heard.append((kind, fields)), reasons=reasons)

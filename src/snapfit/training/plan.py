@@ -33,6 +33,9 @@ from snapfit.training.prepare import (
     training_sample,
 )
 
+MANY_ROWS = 50_000
+"""Rows whose tokenising takes seconds, and is told of."""
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -95,6 +98,8 @@ def make_plan(tables: Tables, recipe: Recipe, *, notify: Notify, reasons: Mappin
     limit = recipe.length.max_tokens
     longest = encoder_limit(source) if limit == "auto" else limit
     sample = training_sample(tables, seed=recipe.data.split_seed)
+    if text := _tokenising(tables):
+        notify("working", text=text)
     tokenised = tokenise(sample or tables, source, files, longest)
     with torch_as_wanted(recipe):
         recipe, found = _resolve(tables, recipe, source, make_examples(sample or tables, tokenised)["train"])
@@ -116,6 +121,15 @@ def make_plan(tables: Tables, recipe: Recipe, *, notify: Notify, reasons: Mappin
         total_steps=order.total_steps(settled(recipe.train.epochs)),
         device=pick_device(),
     )
+
+
+def _tokenising(tables: Tables) -> str:
+    """What is about to be tokenised, where it takes a while."""
+    rows = sum(map(len, tables.splits.values()))
+    pool = tables.sizes.pool_rows
+    if len(tables.splits["train"]) > pool:
+        return f"tokenising {rows:,} rows as they are needed: the first step comes with the first {pool:,}"
+    return f"tokenising {rows:,} rows, unless the cache has them" if rows > MANY_ROWS else ""
 
 
 def _resolve(tables: Tables, recipe: Recipe, source: EncoderSource, train: Examples) -> tuple[Recipe, dict[str, str]]:

@@ -16,6 +16,7 @@ from snapfit.core.recipe import Recipe, settled
 from snapfit.core.recipe_sections import DataSection
 from snapfit.data.batches import POOL_ROWS, SIZES, PoolSizes, block_rows_of
 from snapfit.data.columns import Columns
+from snapfit.data.formats import STREAMED_BYTES, describe, table_bytes
 from snapfit.data.large_records import LargeRecords, read_for_training
 from snapfit.data.records import Records
 from snapfit.data.splits import held_out_of_large, train_valid_split
@@ -71,15 +72,25 @@ class Tables:
 
 
 def read_tables(
-    train: object, valid: object, test: object, data: DataSection, *, sizes: PoolSizes | None = None
+    train: object,
+    valid: object,
+    test: object,
+    data: DataSection,
+    *,
+    sizes: PoolSizes | None = None,
+    told: Callable[[str], None] = lambda text: None,
 ) -> Tables:
     """Read and check every table before any work is done.
 
     train, valid, test: whatever `records.read_records` takes; valid and test may be None.
     sizes: how large tables are cut; tables of more than a pool are read piece by piece.
+    told: hears of what takes a while, before it is done.
     Raises BadInput for anything that training would later trip over.
     """
     sizes = sizes or SIZES
+    for source in (train, valid, test):
+        if source is not None and (size := table_bytes(source, format=data.format)) > STREAMED_BYTES:
+            told(f"reading {describe(source)}, {size / 1e6:,.0f} MB; what comes of it is kept in the cache")
     records = _read(train, data, sizes)
     columns = records.columns
     label_set = _label_set(records, columns)
