@@ -184,3 +184,18 @@ def test_sums_of_parts_are_wide(kernels: Kernels) -> None:
     with torch.autocast("cpu", dtype=torch.bfloat16):
         found = gradients(model, tiny.inputs(model.config, LENGTHS))
     assert {gradient.dtype for gradient in found.values()} == {torch.float32}
+
+
+def test_states_that_are_changed_between_layers_are_seen(kernels: Kernels) -> None:
+    model = make("bert", kernels)
+    batch = tiny.inputs(model.config, LENGTHS)
+    layers = model.encoder.encoder.layer
+    with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
+        plain = model(**batch).logits
+        changing = layers[0].register_forward_hook(lambda module, inputs, output: output.mul_(0.5))
+        in_place = model(**batch).logits
+        changing.remove()
+        layers[0].register_forward_hook(lambda module, inputs, output: output * 0.5)
+        anew = model(**batch).logits
+    assert torch.equal(in_place, anew)
+    assert not torch.equal(plain, anew)

@@ -46,10 +46,10 @@ class FusedLayer:
         self.changing |= learns
         half = torch.is_autocast_enabled("cpu")
         dtype = torch.bfloat16 if half else torch.float32
-        states = hidden_states[0].float().contiguous()
-        output: Tensor = _Layer.apply(states, dtype, packing.starts, self, *self._parameters)  # type: ignore[no-untyped-call]
+        states, narrow = hidden_states[0].float().contiguous(), _handed_on(hidden_states, dtype)
+        output, narrow = _Layer.apply(states, narrow, dtype, packing.starts, self, *self._parameters)  # type: ignore[no-untyped-call]
         self.changing = learns  # after a pass without gradients all copies are as the weights are
-        return output.unsqueeze(0)
+        return _hand_on(output.unsqueeze(0), narrow)
 
     def drops(self) -> tuple[DropoutKey, DropoutKey]:
         """What this pass drops: nothing in evaluation."""
@@ -121,18 +121,40 @@ def widen_gradients(model: nn.Module) -> None:
             parameter.grad_dtype = parameter.dtype
 
 
+def _hand_on(states: Tensor, narrow: Tensor) -> Tensor:
+    """The states with what they are as numbers for products; empty where they are that themselves.
+
+    Inference mode counts no versions, so that nobody could tell whether they were changed since.
+    """
+    if narrow.numel() and not states.is_inference():
+        states.as_numbers = (narrow, states._version)  # type: ignore[attr-defined]
+    return states
+
+
+def _handed_on(states: Tensor, dtype: torch.dtype) -> Tensor | None:
+    """What the layer before made of these very states for products, unless they were changed since."""
+    narrow, version = getattr(states, "as_numbers", (None, 0))
+    return narrow if narrow is not None and narrow.dtype == dtype and version == states._version else None
+
+
 class _Layer(torch.autograd.Function):
     """x -> norm(h + W2 gelu(W1 h)) with h = norm(x + Wo attention(x)), dropout before both sums."""
 
     @staticmethod
     def forward(
-        context: Any, x: Tensor, dtype: torch.dtype, starts: Tensor, fused: FusedLayer, *weights: Tensor
-    ) -> Tensor:
+        context: Any,
+        x: Tensor,
+        narrow_x: Tensor | None,
+        dtype: torch.dtype,
+        starts: Tensor,
+        fused: FusedLayer,
+        *weights: Tensor,
+    ) -> tuple[Tensor, Tensor]:
         kernels, heads, scale = fused.kernels, fused.heads, fused.scale
         _, bq, _, bk, _, bv, _, bo, _, b1, _, b2, g1, c1, g2, c2 = (weight.detach() for weight in weights)
         drops = fused.drops()
         into_qkv, into_out, into_inner, into_state = fused.numbers(dtype)
-        bias, narrow_x = torch.cat((bq, bk, bv)), x.to(dtype)
+        bias, narrow_x = torch.cat((bq, bk, bv)), x.to(dtype) if narrow_x is None else narrow_x
         qkv = narrow_x @ into_qkv.t()
         mixed = kernels.attention(qkv, bias, starts, heads, scale)
         normal1 = mixed @ into_out.t()
@@ -140,13 +162,16 @@ class _Layer(torch.autograd.Function):
         u = narrow_h @ into_inner.t()
         active = kernels.gelu(u, b1)
         normal2 = active @ into_state.t()
-        out, _, inverse2 = kernels.norm(normal2, b2, h, (g2, c2, fused.eps[1]), drops[1])
+        out, narrow_out, inverse2 = kernels.norm(normal2, b2, h, (g2, c2, fused.eps[1]), drops[1])
         context.save_for_backward(
             narrow_x, qkv, mixed, normal1, inverse1, narrow_h, u, active, normal2, inverse2, starts
         )
         context.rest = (fused, drops, bias, b1, g1, g2, into_qkv, into_out, into_inner, into_state)
         context.dtypes = [weight.grad_dtype for weight in weights]
-        return out
+        if narrow_out is out:
+            narrow_out = out.new_empty(0)
+        context.mark_non_differentiable(narrow_out)
+        return out, narrow_out
 
     @staticmethod
     def backward(context: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
@@ -167,4 +192,4 @@ class _Layer(torch.autograd.Function):
         (dg1, dc1, dbo), (dg2, dc2, db2) = sums1, sums2
         found = (dwq, dbq, dwk, dbk, dwv, dbv, dwo, dbo, dw1, db1, dw2, db2, dg1, dc1, dg2, dc2)
         cast = (tensor.to(dtype) for tensor, dtype in zip(found, context.dtypes, strict=True))
-        return (dx, None, None, None, *cast)
+        return (dx, None, None, None, None, *cast)

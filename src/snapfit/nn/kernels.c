@@ -184,6 +184,9 @@ static long longest_of(const int64_t *starts, long documents) {
     return longest;
 }
 
+#define BLOCK 1024 /* numbers of an array that a thread takes at a time in the optimizer */
+#define BLOCKS(n) (((n) + BLOCK - 1) / BLOCK)
+
 #define JOINED(name, type) JOINED_(name, type)
 #define JOINED_(name, type) name##_##type
 #define NAMED(name) JOINED(name, NUMBER)
@@ -200,74 +203,85 @@ static long longest_of(const int64_t *starts, long documents) {
 
 /* ------------------------------------------------------------ optimizer */
 
-/* The sum of squares of each array, in double. kinds: 1 for bf16, 0 for float. */
+/* The sum of squares of each array, in double. kinds: 1 for bf16, 0 for float. Threads go from array to array without
+   waiting for each other, here and below. */
 int sums_of_squares(long arrays, const void *const *data, const long *sizes, const char *kinds, double *sums) {
-    for (long a = 0; a < arrays; a++) {
-        double sum = 0.0;
-        long n = sizes[a], blocks = (n + 4095) / 4096;
-        double *parts = malloc(sizeof(double) * (size_t)(blocks ? blocks : 1));
-        if (!parts) return 1;
-#pragma omp parallel for schedule(static) if (n > 32768)
-        for (long block = 0; block < blocks; block++) {
-            long end = (block + 1) * 4096 < n ? (block + 1) * 4096 : n;
-            float s = 0.0f;
-            if (kinds[a])
-                for (long i = block * 4096; i < end; i++) {
-                    float x = from_bf16(((const bf16 *)data[a])[i]);
-                    s += x * x;
-                }
-            else
-                for (long i = block * 4096; i < end; i++) {
-                    float x = ((const float *)data[a])[i];
-                    s += x * x;
-                }
-            parts[block] = s;
+    long all = 0;
+    for (long a = 0; a < arrays; a++) all += BLOCKS(sizes[a]);
+    double *parts = malloc(sizeof(double) * (size_t)(all ? all : 1));
+    if (!parts) return 1;
+#pragma omp parallel
+    {
+        double *own = parts;
+        for (long a = 0; a < arrays; own += BLOCKS(sizes[a]), a++) {
+            long n = sizes[a];
+#pragma omp for schedule(static) nowait
+            for (long block = 0; block < BLOCKS(n); block++) {
+                long end = (block + 1) * BLOCK < n ? (block + 1) * BLOCK : n;
+                float s = 0.0f;
+                if (kinds[a])
+                    for (long i = block * BLOCK; i < end; i++) {
+                        float x = from_bf16(((const bf16 *)data[a])[i]);
+                        s += x * x;
+                    }
+                else
+                    for (long i = block * BLOCK; i < end; i++) {
+                        float x = ((const float *)data[a])[i];
+                        s += x * x;
+                    }
+                own[block] = s;
+            }
         }
-        for (long block = 0; block < blocks; block++) sum += parts[block];
-        free(parts);
-        sums[a] = sum;
     }
+    const double *own = parts;
+    for (long a = 0; a < arrays; own += BLOCKS(sizes[a]), a++) {
+        sums[a] = 0.0;
+        for (long block = 0; block < BLOCKS(sizes[a]); block++) sums[a] += own[block];
+    }
+    free(parts);
     return 0;
+}
+
+/* Numbers start to end of one array, at most BLOCK: see adamw. */
+static int adamw_block(float *restrict w, const void *restrict gradient, int half, float *restrict m, float *restrict v,
+                       long start, long end, float keep, float rate, float beta1, float beta2, float eps, float root,
+                       float scale) {
+    float buffer[BLOCK];
+    if (half)
+        for (long i = start; i < end; i++) buffer[i - start] = from_bf16(((const bf16 *)gradient)[i]) * scale;
+    else
+        for (long i = start; i < end; i++) buffer[i - start] = ((const float *)gradient)[i] * scale;
+    int good = 1;
+    for (long i = start; i < end; i++) {
+        float x = buffer[i - start];
+        float mean = m[i] + (x - m[i]) * (1.0f - beta1);
+        float square = v[i] * beta2 + x * x * (1.0f - beta2);
+        float weight = w[i] * keep - rate * mean / (sqrtf(square) / root + eps);
+        m[i] = mean;
+        v[i] = square;
+        w[i] = weight;
+        good &= finite_bits(weight);
+    }
+    return good;
 }
 
 /* One step of AdamW over float arrays; gradients may be bf16 and are multiplied by `scale`. copies: where the new
    weights are to be written as bf16 too, or NULL. Returns 1 when every new weight is finite. */
-int adamw(long arrays, float *const *weights, bf16 *const *copies, const void *const *gradients, const char *kinds, float *const *means,
-          float *const *squares, const long *sizes, const float *rates, const float *decays, float beta1, float beta2,
-          float eps, float correction1, float correction2, float scale) {
+int adamw(long arrays, float *const *weights, bf16 *const *copies, const void *const *gradients, const char *kinds,
+          float *const *means, float *const *squares, const long *sizes, const float *rates, const float *decays,
+          float beta1, float beta2, float eps, float correction1, float correction2, float scale) {
     int finite = 1;
     float root = sqrtf(correction2);
+#pragma omp parallel reduction(& : finite)
     for (long a = 0; a < arrays; a++) {
-        float *restrict w = weights[a], *restrict m = means[a], *restrict v = squares[a];
-        const float *restrict g = gradients[a];
-        const bf16 *restrict h = gradients[a];
         float keep = 1.0f - rates[a] * decays[a], rate = rates[a] / correction1;
-        long n = sizes[a];
-        char half = kinds[a];
-#pragma omp parallel for schedule(static) reduction(& : finite) if (n > 16384)
-        for (long block = 0; block < (n + 1023) / 1024; block++) {
-            long end = (block + 1) * 1024 < n ? (block + 1) * 1024 : n;
-            float buffer[1024];
-            long start = block * 1024;
-            if (half)
-                for (long i = start; i < end; i++) buffer[i - start] = from_bf16(h[i]) * scale;
-            else
-                for (long i = start; i < end; i++) buffer[i - start] = g[i] * scale;
-            int good = 1;
-            for (long i = start; i < end; i++) {
-                float x = buffer[i - start];
-                float mean = m[i] + (x - m[i]) * (1.0f - beta1);
-                float square = v[i] * beta2 + x * x * (1.0f - beta2);
-                float weight = w[i] * keep - rate * mean / (sqrtf(square) / root + eps);
-                m[i] = mean;
-                v[i] = square;
-                w[i] = weight;
-                good &= finite_bits(weight);
-            }
-            finite &= good;
-            if (copies[a]) narrow_bf16(w + start, copies[a] + start, end - start);
+#pragma omp for schedule(static) nowait
+        for (long block = 0; block < BLOCKS(sizes[a]); block++) {
+            long start = block * BLOCK, end = start + BLOCK < sizes[a] ? start + BLOCK : sizes[a];
+            finite &= adamw_block(weights[a], gradients[a], kinds[a], means[a], squares[a], start, end, keep, rate,
+                                  beta1, beta2, eps, root, scale);
+            if (copies[a]) narrow_bf16(weights[a] + start, copies[a] + start, end - start);
         }
     }
     return finite;
 }
-

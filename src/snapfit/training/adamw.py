@@ -41,14 +41,15 @@ class KernelAdamW(torch.optim.AdamW):
         counts = [self.state[parameter]["step"] for _, parameter in members]
         torch._foreach_add_(counts, 1)
         steps = torch.stack(counts).tolist() if counts else []
-        kept = [copy for copy in self.copies if copy.places()]
-        places = {id(weight): place for copy in kept for weight, place in copy.places()}
+        found = [(copy, copy.places()) for copy in self.copies]
+        places = {id(weight): place for _, parts in found for weight, place in parts}
         self.finite = True
         for step in sorted(set(steps)):
             same = [member for member, count in zip(members, steps, strict=True) if count == step]
             self.finite &= self._update(step, same, places)
-        for copy in kept:
-            copy.written()
+        for copy, parts in found:
+            if parts:
+                copy.written()
         self.factor = 1.0
 
     def _update(self, step: float, members: list[tuple[dict[str, Any], Tensor]], places: Mapping[int, Tensor]) -> bool:

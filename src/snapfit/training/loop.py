@@ -116,7 +116,8 @@ def optimizer_steps(
         multiplier = schedule(number)
         for group in optimizer.param_groups:
             group["lr"] = group["base_lr"] * multiplier
-        model.train()
+        if not model.training:  # an evaluation came in between
+            model.train()
         # ---------------------------------------------------------------- one step
         loss = None
         while loss is None:
