@@ -32,6 +32,8 @@ PEERS = ("default", "tuned", "plain")
 """Trainer's two settings, and the plain loop."""
 HEADER = ["case", "snapfit tokens/s", *PEERS, *(f"vs {peer}" for peer in PEERS), "products", "optimizer", "MiB"]
 PART = "seconds of "
+PLAIN_STEPS = 50
+"""Of the plain loop, at most: its order is random, so that few steps are as good as many, and each is slow."""
 """Before the name of a part of the step, among the figures."""
 Run = dict[str, Any]
 
@@ -116,7 +118,7 @@ def theirs(case: Case, setting: str, data: Path, encoder: str, peer: Path) -> Ru
     """One run of Trainer, or of the plain loop."""
     script = [str(PLAIN)] if setting == "plain" else [str(peer), "--setting", setting]
     command = [sys.executable, *script, "--train", str(data / case.folder / case.train), "--encoder", encoder]
-    command += ["--max-steps", str(case.steps)]
+    command += ["--max-steps", str(min(case.steps, PLAIN_STEPS) if setting == "plain" else case.steps)]
     command += ["--batch", str(case.batch)] if setting != "default" else []
     with tempfile.TemporaryDirectory() as scratch:
         return _last_json(command, Path(scratch))

@@ -175,6 +175,9 @@ def performance_page(stored: Results) -> str:
         lines.append(f"- {name}: rounds {found['rounds']}, {found['tokens_per_step']:,.0f} real tokens a step")
         if "busy_over_quiet" in found:
             lines[-1] += f"; beside a foreign busy process a step takes {found['busy_over_quiet']:.2f} times as long"
+        if "vs_tuned" in found and "seconds of products" in found:
+            alone = found["tokens_per_step"] / found["seconds of products"] / found["tuned_tokens_per_s"]
+            lines[-1] += f"; were a step its products alone, it would be {alone:.2f} times as fast as Trainer tuned"
     if parts := speed.parts_table(by_case):
         lines += ["", PARTS, parts]
     measured = {f"{name} {what}": value for name, found in by_case.items() for what, value in found.items()}
