@@ -32,9 +32,9 @@ PEERS = ("default", "tuned", "plain")
 """Trainer's two settings, and the plain loop."""
 HEADER = ["case", "snapfit tokens/s", *PEERS, *(f"vs {peer}" for peer in PEERS), "products", "optimizer", "MiB"]
 PART = "seconds of "
+"""Before the name of a part of the step, among the figures."""
 PLAIN_STEPS = 50
 """Of the plain loop, at most: its order is random, so that few steps are as good as many, and each is slow."""
-"""Before the name of a part of the step, among the figures."""
 Run = dict[str, Any]
 
 
