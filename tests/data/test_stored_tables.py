@@ -12,6 +12,7 @@ import pytest
 from snapfit.core.errors import BadInput, WorkFailed
 from snapfit.data import stored_tables
 from snapfit.data.formats import read_table
+from snapfit.data.table_pieces import file_pieces
 
 ROWS = [{"text": f"row {i} 热\n二" if i % 3 == 0 else f'row "{i}", a', "label": f"l{i % 4}"} for i in range(60)]
 
@@ -174,3 +175,19 @@ def test_a_disk_that_is_full(tmp_path: Path) -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert entries(tmp_path / "cache") == []
     assert stored(tmp_path / "t.csv", tmp_path / "cache").to_pylist() == ROWS
+
+
+def test_long_cells_make_short_chunks(tmp_path: Path) -> None:
+    """What is held of a file of long documents is bounded by their characters, not only by their number."""
+    path = tmp_path / "long.csv"
+    path.write_text("text,label\n" + "".join(f'"{"x" * 90}\n{i}",a\n' for i in range(50)))
+    tables = list(file_pieces(path, "csv", "utf-8", rows=1000, size=300))
+    assert all(table.num_rows <= 4 for table in tables)
+    assert pa.concat_tables(tables)["text"].to_pylist() == [f"{'x' * 90}\n{i}" for i in range(50)]
+
+
+@pytest.mark.parametrize("encoding", ["hex", "klingon"])
+def test_a_codec_that_is_not_of_text_is_refused(tmp_path: Path, encoding: str) -> None:
+    (tmp_path / "t.csv").write_text("text\na\n")
+    with pytest.raises(BadInput, match="an encoding of Python"):
+        list(file_pieces(tmp_path / "t.csv", "csv", encoding, rows=10, size=10))

@@ -72,10 +72,11 @@ LINES = st.lists(st.lists(CELL | st.sampled_from(["good", "bad"]), min_size=1, m
     end=st.sampled_from(["\n", "\r\n", "\r"]),
     closed=st.booleans(),
     mark=st.booleans(),
+    size=st.sampled_from([8, 10_000]),
 )
 @pytest.mark.usefixtures("_small")
 def test_whatever_a_file_holds_means_the_same(
-    tmp_path: Path, lines: list[list[str]], suffix: str, header: str, end: str, closed: bool, mark: bool
+    tmp_path: Path, lines: list[list[str]], suffix: str, header: str, end: str, closed: bool, mark: bool, size: int
 ) -> None:
     between = "\t" if suffix == "tsv" else ","
     if suffix == "jsonl":
@@ -85,7 +86,9 @@ def test_whatever_a_file_holds_means_the_same(
     path = tmp_path / f"t.{suffix}"
     path.write_bytes((("\ufeff" if mark else "") + end.join(rows) + end * closed).encode())
     expected = outcome(lambda: at_once(read_texts(INFO, path)))
-    assert outcome(lambda: together(text_parts(INFO, path))) == expected
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(parts_module, "PART_CHARACTERS", size)
+        assert outcome(lambda: together(text_parts(INFO, path))) == expected
 
 
 @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -229,6 +232,7 @@ def test_an_evaluation_in_parts_gives_the_same(
 def test_memory_does_not_grow_with_the_table(tmp_path: Path, suffix: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(parts_module, "WHOLE_BYTES", -1)
     monkeypatch.setattr(parts_module, "PART_ROWS", 128)
+    monkeypatch.setattr(parts_module, "PART_CHARACTERS", 4096)
     bundle = Bundle.open(write_tiny_bundle(tmp_path / "bundle"))
 
     def peak(n: int, *, at_once: bool = False) -> int:

@@ -13,7 +13,8 @@ import pyarrow.parquet
 
 from snapfit.core.errors import BadInput, nearest
 from snapfit.data.row_tables import check_names, is_python_table, json_table, python_table
-from snapfit.data.stored_tables import bad_parquet, cannot_read, stored_table
+from snapfit.data.stored_tables import cannot_read, stored_table
+from snapfit.data.table_pieces import bad_parquet
 from snapfit.data.text_tables import text_tables, whole_text
 
 SUFFIXES = {
@@ -56,7 +57,7 @@ def read_table(
         fix = f"did you mean {meant}?" if meant else "leave it out"
         raise BadInput(f"the format {format!r}", f"one of {', '.join(FORMATS)}", fix)
     if isinstance(source, str | Path):
-        files = _files(Path(source), format)
+        files = table_files(Path(source), format)
         most = STREAMED_BYTES if streamed_bytes is None else streamed_bytes
         if cache_dir is not None and sum(map(_size, files)) > most:
             table = stored_table(files, encoding=encoding, cache_dir=cache_dir)
@@ -72,7 +73,7 @@ def read_table(
 
 def table_bytes(source: object, *, format: str = "auto") -> int:
     """Bytes of a source's files, 0 of a table that is no file. Raises BadInput for files that are not there."""
-    return sum(map(_size, _files(Path(source), format))) if isinstance(source, str | Path) else 0
+    return sum(map(_size, table_files(Path(source), format))) if isinstance(source, str | Path) else 0
 
 
 def describe(source: object) -> str:
@@ -83,8 +84,8 @@ def describe(source: object) -> str:
 # ---------------------------------------------------------------- paths
 
 
-def _files(path: Path, format: str) -> dict[Path, str]:
-    """The files of a source with the format of each."""
+def table_files(path: Path, format: str = "auto") -> dict[Path, str]:
+    """The files of a source, in order, with the format of each. Raises BadInput where there are none."""
     if path.is_dir():
         return _folder_files(path, format)
     if not path.exists():

@@ -10,14 +10,12 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.parquet
 
 from snapfit.core.errors import BadInput, SnapfitError, WorkFailed
 from snapfit.core.files import cannot_write, make_folder, sha256_file
 from snapfit.core.folders import staged_folder, verify_manifest, write_manifest
 from snapfit.core.maps import map_file
-from snapfit.data.row_tables import json_lines_table
-from snapfit.data.text_tables import text_pieces, text_tables
+from snapfit.data.table_pieces import NotByPiecesError, file_pieces
 
 FORMAT = 1
 PIECE_BYTES = 2**24
@@ -52,7 +50,7 @@ def stored_table(files: Mapping[Path, str], *, encoding: str, cache_dir: Path) -
             break
         except _OtherShapeError as other:
             shape = other.shape
-        except _NotByPiecesError:
+        except NotByPiecesError:
             return None
     table = _open(folder)
     if table is None:
@@ -64,12 +62,6 @@ def cannot_read(path: Path, error: OSError) -> BadInput:
     """The error for a file that the system would not read."""
     found = f"{path} cannot be read ({error.strerror or error})"
     return BadInput(found, "a readable file", "check the path and its permissions")
-
-
-def bad_parquet(path: Path, error: Exception) -> BadInput:
-    """The error for what is no Parquet file."""
-    found = f"{path} is no Parquet file that can be read ({str(error).splitlines()[0]})"
-    return BadInput(found, "a whole Parquet file", "write it again, or give its --format")
 
 
 class _Shape:
@@ -85,10 +77,6 @@ class _OtherShapeError(Exception):
     def __init__(self, shape: _Shape) -> None:
         super().__init__()
         self.shape = shape
-
-
-class _NotByPiecesError(Exception):
-    """The file cannot be read piece by piece."""
 
 
 def _name(files: Mapping[Path, str], encoding: str) -> str:
@@ -137,7 +125,7 @@ def _tables(files: Mapping[Path, str], encoding: str, shape: _Shape) -> Iterator
     first: Path | None = None
     names: list[str] = []
     for path, kind in files.items():
-        for table in _pieces(path, kind, encoding, shape.as_text):
+        for table in file_pieces(path, kind, encoding, rows=_BATCH_ROWS, size=PIECE_BYTES, as_text=shape.as_text):
             if kind != "jsonl" and first is None:
                 first, names = path, table.column_names
             if kind != "jsonl" and set(names) != set(table.column_names):
@@ -145,28 +133,6 @@ def _tables(files: Mapping[Path, str], encoding: str, shape: _Shape) -> Iterator
                 found = f"{path} has the columns {listed[0]}, and {first} {listed[1]}"
                 raise BadInput(found, "the same columns in all files of a folder", "name one file")
             yield _plain(table.select(names) if names else table)
-
-
-def _pieces(path: Path, kind: str, encoding: str, as_text: frozenset[str]) -> Iterator[pa.Table]:
-    where = str(path)
-    if kind == "parquet":
-        try:
-            with pa.parquet.ParquetFile(path) as file:
-                yield file.schema_arrow.empty_table()
-                for batch in file.iter_batches(_BATCH_ROWS):
-                    yield pa.Table.from_batches([batch])
-        except pa.ArrowException as error:
-            raise bad_parquet(path, error) from error
-        return
-    with open(path, "rb") as text:
-        pieces = text_pieces(text, where, encoding, PIECE_BYTES)
-        if kind != "jsonl":
-            yield from text_tables(pieces, where, kind)
-            return
-        for line, data in pieces:
-            if line == 1 and data.lstrip().startswith(b"["):
-                raise _NotByPiecesError
-            yield json_lines_table(data, where, first_line=line, as_text=as_text)
 
 
 def _plain(table: pa.Table) -> pa.Table:

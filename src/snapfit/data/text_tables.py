@@ -7,7 +7,8 @@ import codecs
 import csv
 import io
 from collections.abc import Iterable, Iterator
-from itertools import chain, islice
+from contextlib import suppress
+from itertools import chain
 from typing import IO, Any
 
 import numpy as np
@@ -27,10 +28,12 @@ _NO_TEXT = {
 }
 _UTF8 = {"utf8", "utf8sig", "u8", "ascii", "usascii"}
 _BOM = b"\xef\xbb\xbf"
-_CHUNK_ROWS = 65_536
+CHUNK_ROWS = 65_536
+CHUNK_CHARACTERS = 2**24
 _SHOWN = 3
 Piece = tuple[int, bytes]
 """The number of its first line, from 1, and whole lines of a file as valid UTF-8."""
+_Row = tuple[int, list[str]]  # the line on which it begins, and its cells
 
 
 def whole_text(data: bytes, where: str, encoding: str) -> bytes:
@@ -99,18 +102,23 @@ def check_utf8(data: bytes, where: str, line: int = 1) -> None:
         raise _not_utf8(data, where, line) from None
 
 
-def text_tables(pieces: Iterable[Piece], where: str, format: str) -> Iterator[pa.Table]:
+def text_tables(
+    pieces: Iterable[Piece], where: str, format: str, *, rows: int = CHUNK_ROWS, size: int = CHUNK_CHARACTERS
+) -> Iterator[pa.Table]:
     """The tables of a file's pieces, one after another, all with the columns of its header.
 
-    format: csv, tsv or tsv-quoted. Raises BadInput naming the line of a row that does not fit.
+    format: csv, tsv or tsv-quoted. rows, size: where cells are quoted, rows may span pieces; a table then ends at the
+    first of so many rows and characters. Raises BadInput naming the line of a row that does not fit.
     """
     if format == "tsv":
         return _unquoted(pieces, where)
-    return _quoted(pieces, where, "," if format == "csv" else "\t")
+    return _quoted(pieces, where, "," if format == "csv" else "\t", rows, size)
 
 
 def _decoder(encoding: str) -> codecs.IncrementalDecoder:
     try:
+        with suppress(UnicodeError):  # half a character of some encodings
+            b" ".decode(encoding)  # which a codec that is not of text, such as hex, refuses
         return codecs.getincrementaldecoder(encoding)()
     except LookupError as error:
         raise _no_encoding(encoding) from error
@@ -206,7 +214,7 @@ def _field_counts(where: str, lines: list[tuple[int, int]], n_wrong: int, n_colu
 # ---------------------------------------------------------------- CSV, and TSV with its rules
 
 
-def _quoted(pieces: Iterable[Piece], where: str, delimiter: str) -> Iterator[pa.Table]:
+def _quoted(pieces: Iterable[Piece], where: str, delimiter: str, most_rows: int, size: int) -> Iterator[pa.Table]:
     """CSV as RFC 4180 has it, strictly; blank lines are no rows, and a lone CR outside quotes ends one."""
     lines = chain.from_iterable(
         io.TextIOWrapper(io.BytesIO(piece), encoding="utf-8", newline="") for _, piece in pieces
@@ -221,7 +229,7 @@ def _quoted(pieces: Iterable[Piece], where: str, delimiter: str) -> Iterator[pa.
     names = _unique(header, where)
     schema = pa.schema([(name, pa.large_string()) for name in names])
     yield schema.empty_table()
-    while chunk := list(islice(rows, _CHUNK_ROWS)):
+    for chunk in _grouped(rows, most_rows, size):
         wrong = [(line, len(row)) for line, row in chunk if len(row) != len(names)]
         if wrong:
             raise _field_counts(where, wrong[:_SHOWN], len(wrong), len(names), delimiter)
@@ -229,7 +237,21 @@ def _quoted(pieces: Iterable[Piece], where: str, delimiter: str) -> Iterator[pa.
         yield pa.table([pa.array(column, pa.large_string()) for column in columns], schema=schema)
 
 
-def _numbered_rows(reader: Any, where: str) -> Iterator[tuple[int, list[str]]]:
+def _grouped(rows: Iterator[_Row], most_rows: int, size: int) -> Iterator[list[_Row]]:
+    """Rows in lists of at most `most_rows`, cut earlier where they hold `size` characters."""
+    chunk: list[_Row] = []
+    characters = 0
+    for row in rows:
+        chunk.append(row)
+        characters += sum(map(len, row[1]))
+        if len(chunk) >= most_rows or characters >= size:
+            yield chunk
+            chunk, characters = [], 0
+    if chunk:
+        yield chunk
+
+
+def _numbered_rows(reader: Any, where: str) -> Iterator[_Row]:
     """(line on which the row begins, its cells), without blank lines."""
     line = 1
     try:
