@@ -108,7 +108,7 @@ static void join(float *sums, float *partial, long n) {
 typedef float vector __attribute__((vector_size(64), aligned(4), may_alias));
 #define LANES 16
 #define PADDED(n) (((n) + LANES - 1) / LANES * LANES)
-#define SOME 512 /* numbers of a row that are held as floats before they are narrowed */
+#define STRETCH 512 /* numbers of a row that are held as floats before they are narrowed */
 
 /* A tile of C[m][n] = sum over k of A(m, k) B[k][n], see `product`: HIGH rows and WIDE vectors of columns, kept in
    registers meanwhile. Rows beyond the last repeat it and are not written. */

@@ -1,15 +1,24 @@
 /* The pieces of a layer for arrays of NUMBER, float or bf16: kernels.c includes this once for each. */
 
-
 /* One head of one document as floats, the bias added: [high][wide], zeros beyond. */
-static inline void NAMED(head_rows)(const NUMBER *restrict from, long stride, const float *restrict bias, long length, long width,
-                                    float factor, long high, float *restrict rows) {
+static inline void NAMED(head_rows)(const NUMBER *restrict from, long stride, const float *restrict bias, long length,
+                                    long width, float factor, long high, float *restrict rows) {
     long wide = PADDED(width);
     for (long j = 0; j < length; j++) {
         for (long c = 0; c < width; c++) rows[j * wide + c] = (FROM(from[j * stride + c]) + bias[c]) * factor;
         for (long c = width; c < wide; c++) rows[j * wide + c] = 0.0f;
     }
     memset(rows + length * wide, 0, sizeof(float) * (size_t)((high - length) * wide));
+}
+
+/* Queries (scaled, with zeros up to `high`), keys and values of one head of one document; `qkv` is where its first
+   token's queries are. */
+static inline void NAMED(head_of)(const NUMBER *qkv, const float *bias, long features, long length, long width,
+                                  float scale, long high, float *queries, float *keys, float *values) {
+    long stride = 3 * features;
+    NAMED(head_rows)(qkv, stride, bias, length, width, scale, high, queries);
+    NAMED(head_rows)(qkv + features, stride, bias + features, length, width, 1.0f, length, keys);
+    NAMED(head_rows)(qkv + 2 * features, stride, bias + 2 * features, length, width, 1.0f, length, values);
 }
 
 /* e^(scores - the largest) of each query, in place. scores: [keys][queries]. totals: their sums, by query. */
@@ -71,11 +80,8 @@ int NAMED(attention_forward)(const NUMBER *qkv, const float *bias, const int64_t
             if (!queries) continue;
             long document = task / heads, head = task % heads, start = starts[document];
             long length = starts[document + 1] - start, high = PADDED(length);
-            const NUMBER *base = qkv + start * stride + head * width;
-            const float *shift = bias + head * width;
-            NAMED(head_rows)(base, stride, shift, length, width, scale, high, queries);
-            NAMED(head_rows)(base + features, stride, shift + features, length, width, 1.0f, length, keys);
-            NAMED(head_rows)(base + 2 * features, stride, shift + 2 * features, length, width, 1.0f, length, values);
+            NAMED(head_of)(qkv + start * stride + head * width, bias + head * width, features, length, width, scale, high,
+                           queries, keys, values);
             turn(queries, high, wide, turned);
             product(length, high, wide, keys, wide, 1, turned, scores);
             NAMED(exponentials)(scores, length, high, most, totals);
@@ -113,12 +119,9 @@ int NAMED(attention_backward)(const NUMBER *qkv, const float *bias, const int64_
             if (!queries) continue;
             long document = task / heads, head = task % heads, start = starts[document];
             long length = starts[document + 1] - start, high = PADDED(length);
-            const NUMBER *base = qkv + start * stride + head * width;
-            const float *shift = bias + head * width;
             NUMBER *into = result + start * stride + head * width;
-            NAMED(head_rows)(base, stride, shift, length, width, scale, high, queries);
-            NAMED(head_rows)(base + features, stride, shift + features, length, width, 1.0f, length, keys);
-            NAMED(head_rows)(base + 2 * features, stride, shift + 2 * features, length, width, 1.0f, length, values);
+            NAMED(head_of)(qkv + start * stride + head * width, bias + head * width, features, length, width, scale, high,
+                           queries, keys, values);
             NAMED(head_rows)(gradient + start * features + head * width, features, zeros, length, width, 1.0f, high, dout);
             turn(queries, high, wide, turned);
             product(length, high, wide, keys, wide, 1, turned, scores);
@@ -245,9 +248,9 @@ int NAMED(norm_backward)(const NUMBER *normal_rows, const float *gradient, const
 int NAMED(gelu_forward)(const NUMBER *u, const float *bias, long rows, long features, NUMBER *out) {
 #pragma omp parallel for schedule(static)
     for (long row = 0; row < rows; row++)
-        for (long first = 0; first < features; first += SOME) {
-            long some = features - first < SOME ? features - first : SOME, at = row * features + first;
-            float buffer[SOME];
+        for (long first = 0; first < features; first += STRETCH) {
+            long some = features - first < STRETCH ? features - first : STRETCH, at = row * features + first;
+            float buffer[STRETCH];
             for (long c = 0; c < some; c++) {
                 float x = FROM(u[at + c]) + bias[first + c], gauss;
                 buffer[c] = x * normal(x, &gauss);
@@ -266,9 +269,9 @@ int NAMED(gelu_backward)(NUMBER *gradient, const NUMBER *u, const float *bias, l
         float *own = partial + omp_get_thread_num() * features;
 #pragma omp for schedule(static)
         for (long row = 0; row < rows; row++)
-            for (long first = 0; first < features; first += SOME) {
-                long some = features - first < SOME ? features - first : SOME, at = row * features + first;
-                float buffer[SOME];
+            for (long first = 0; first < features; first += STRETCH) {
+                long some = features - first < STRETCH ? features - first : STRETCH, at = row * features + first;
+                float buffer[STRETCH];
                 for (long c = 0; c < some; c++) {
                     float x = FROM(u[at + c]) + bias[first + c], gauss;
                     float below = normal(x, &gauss);

@@ -117,7 +117,7 @@ def train(
                     with Journal(run.journal) as journal:
                         notify = _notifier(journal, listener, run)
                         _announce(notify, tables, run)
-                        plan = make_plan(tables, chosen, notify=notify)
+                        plan = make_plan(tables, chosen, notify=notify, told=_teller(listener))
                         result = _carry_out(run, plan, journal, notify, stop)
         except (KeyboardInterrupt, Interrupted) as error:
             raise Interrupted(str(error) or _cut_short(run), exit_code(stop.signal_number)) from error
@@ -131,14 +131,20 @@ def _cut_short(run: RunFolder | None) -> str:
     return f"interrupted; go on with: snapfit train --resume {run.path}"
 
 
-def _read(sources: Mapping[str, Any], recipe: Recipe, listener: Listener | None) -> Tables:
+def _teller(listener: Listener | None) -> Callable[[str], None]:
+    """What tells of work that takes a while, at once and not in the journal: there may be no run yet."""
+
     def told(text: str) -> None:
-        if listener is not None:  # not in the journal: a table that cannot be read leaves no run
+        if listener is not None:
             listener({"kind": "working", "text": text})
 
+    return told
+
+
+def _read(sources: Mapping[str, Any], recipe: Recipe, listener: Listener | None) -> Tables:
     if sources["train"] is None:
         raise BadInput("no table to train on", "a table", "snapfit train TABLE, or snapfit train --resume RUN")
-    return read_tables(sources["train"], sources["valid"], sources["test"], recipe.data, told=told)
+    return read_tables(sources["train"], sources["valid"], sources["test"], recipe.data, told=_teller(listener))
 
 
 def _go_on(
@@ -159,7 +165,13 @@ def _go_on(
     tables = _read(_again(run, sources), recipe, listener)
     checkpoint, skipped = newest_valid(run.checkpoints)
     heard: list[tuple[str, dict[str, Any]]] = []
-    plan = make_plan(tables, recipe, notify=lambda kind, **fields: heard.append((kind, fields)), reasons=reasons)
+    plan = make_plan(
+        tables,
+        recipe,
+        notify=lambda kind, **fields: heard.append((kind, fields)),
+        reasons=reasons,
+        told=_teller(listener),
+    )
     changes = []
     if checkpoint is not None:
         changes = differences(checkpoint.identity, plan.identity())

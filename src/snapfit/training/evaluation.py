@@ -17,13 +17,12 @@ from snapfit.core.maps import release_pages
 from snapfit.core.metrics import tally
 from snapfit.core.scores import logits_to_scores
 from snapfit.data.batches import Batch
+from snapfit.data.large_records import SLAB_ROWS
 from snapfit.data.tokenizer import TokenIds, TokenRows
 from snapfit.nn.backend import TorchBackend
 from snapfit.nn.classifier import Classifier
 from snapfit.runtime.predictor import Backend, logits_by_batch
 from snapfit.training.loop import Examples
-
-_PIECE_ROWS = 65_536
 
 
 @dataclass(frozen=True)
@@ -91,8 +90,8 @@ def _pieces(tokens: TokenRows) -> Iterator[tuple[int, TokenIds]]:
     if isinstance(tokens, TokenIds):
         yield 0, tokens
         return
-    for start in range(0, len(tokens), _PIECE_ROWS):
-        yield start, tokens.take(np.arange(start, min(start + _PIECE_ROWS, len(tokens))))
+    for start in range(0, len(tokens), SLAB_ROWS):
+        yield start, tokens.take(np.arange(start, min(start + SLAB_ROWS, len(tokens))))
         release_pages()
 
 

@@ -1,7 +1,7 @@
 """What a training will do, settled before its first step: encoder, tokens, resolved recipe, order of rows."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -86,10 +86,18 @@ class Plan:
         }
 
 
-def make_plan(tables: Tables, recipe: Recipe, *, notify: Notify, reasons: Mapping[str, str] | None = None) -> Plan:
+def make_plan(
+    tables: Tables,
+    recipe: Recipe,
+    *,
+    notify: Notify,
+    reasons: Mapping[str, str] | None = None,
+    told: Callable[[str], None] = lambda text: None,
+) -> Plan:
     """Open the encoder, tokenise, and replace every `auto` of the recipe by what it means here.
 
     notify: hears of notices and of the recipe. reasons: why settings that are resolved already are as they are.
+    told: hears of what takes a while, before it is done.
     Raises BadInput for settings that do not fit the data or the encoder.
     """
     source, files = open_encoder(recipe)
@@ -99,7 +107,7 @@ def make_plan(tables: Tables, recipe: Recipe, *, notify: Notify, reasons: Mappin
     longest = encoder_limit(source) if limit == "auto" else limit
     sample = training_sample(tables, seed=recipe.data.split_seed)
     if text := _tokenising(tables):
-        notify("working", text=text)
+        told(text)
     tokenised = tokenise(sample or tables, source, files, longest)
     with torch_as_wanted(recipe):
         recipe, found = _resolve(tables, recipe, source, make_examples(sample or tables, tokenised)["train"])
