@@ -8,7 +8,6 @@ Each run is a process of its own with one thread; `--jobs` run at a time. Test s
 The data are found in --data (or $SNAPFIT_REAL_DATA), the Trainer script in --peer; runs of what is absent are left out.
 """
 
-import json
 import os
 import subprocess
 import sys
@@ -19,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from harness import ROOT, Results, base_parser, check_floors, machine, mean_and_spread, table
+from harness import ROOT, Results, base_parser, check_floors, last_json, machine, mean_and_spread, table
 
 IN_ORDER = """
 import runpy, sys
@@ -33,6 +32,13 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 in an order of its own and does not say which: answers would be held against the labels of other rows, and Trainer would
 be given chance. What it learnt is what is to be compared."""
 
+ALONE = {
+    "OMP_NUM_THREADS": "1",
+    "OMP_WAIT_POLICY": "passive",
+    "MALLOC_MMAP_MAX_": "0",
+    "MALLOC_TRIM_THRESHOLD_": str(2**31 - 1),
+}
+"""One thread a process; freed memory is kept, for returning it to the system costs a step more than its products."""
 SNAPFIT, HF_DEFAULT, HF_TUNED = "snapfit", "hf-default", "hf-tuned"
 
 
@@ -110,7 +116,7 @@ def run_snapfit(name: str, case: Case, seed: int, data: Path, work: Path) -> dic
         command += ["--set", f"{key}={value}"]
     if case.random_encoder:
         command += ["--encoder", str(_random_encoder(folder / case.train, work))]
-    result = _last_json(command, work)
+    result = last_json(command, work, **ALONE)
     return {
         "system": SNAPFIT,
         "case": name,
@@ -149,7 +155,7 @@ def run_peer(name: str, case: Case, seed: int, data: Path, work: Path, *, peer: 
         else ["--setting", "tuned", "--batch", str(case.batch), "--lr", "1e-4"]
     )
     start = time.monotonic()
-    result = _last_json(command, Path(tempfile.mkdtemp(dir=work)))
+    result = last_json(command, Path(tempfile.mkdtemp(dir=work)), **ALONE)
     return {
         "system": setting,
         "case": name,
@@ -159,24 +165,6 @@ def run_peer(name: str, case: Case, seed: int, data: Path, work: Path, *, peer: 
         "train_seconds": result["train_wall_s"],
         "seconds": time.monotonic() - start,
     }
-
-
-def _last_json(command: list[str], cwd: Path) -> dict[str, Any]:
-    # One thread a process; freed memory is kept, for returning it to the system costs a step more than its products.
-    environment = {
-        **os.environ,
-        "OMP_NUM_THREADS": "1",
-        "OMP_WAIT_POLICY": "passive",
-        "TOKENIZERS_PARALLELISM": "false",
-        "MALLOC_MMAP_MAX_": "0",
-        "MALLOC_TRIM_THRESHOLD_": str(2**31 - 1),
-        "HF_HUB_OFFLINE": "1",
-    }
-    done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True)
-    if done.returncode != 0:
-        raise RuntimeError(f"{' '.join(command)}\nended with {done.returncode}:\n{done.stderr[-2000:]}")
-    answer: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
-    return answer
 
 
 def _random_encoder(train: Path, work: Path) -> Path:

@@ -10,7 +10,6 @@ run (no strace, no right to mount) says so and counts as not measured.
 
 import json
 import os
-import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
@@ -18,7 +17,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from harness import ROOT, Results, base_parser, check_floors, machine, table
+from harness import ROOT, Results, base_parser, check_floors, last_json, machine, table
 
 sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "tests/runtime"), str(ROOT / "tests/faults")]
 BENCHMARK = "faults"
@@ -168,12 +167,7 @@ def run_here(name: str, count: int, seed: int) -> Outcome:
 def run_apart(name: str, count: int, seed: int) -> Outcome:
     """Run one harness in a process of its own; what it prints goes through."""
     command = [sys.executable, __file__, "--one", name, str(count), "--seed", str(seed)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "TRANSFORMERS_VERBOSITY": "error", "HF_HUB_OFFLINE": "1"}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment)
-    if done.returncode != 0:
-        raise RuntimeError(f"{name} (seed {seed}) ended with {done.returncode}:\n{done.stderr[-2000:]}")
-    outcome: Outcome = json.loads(done.stdout.strip().splitlines()[-1])
-    return outcome
+    return last_json(command, OMP_NUM_THREADS="1", TRANSFORMERS_VERBOSITY="error", TOKENIZERS_PARALLELISM="true")
 
 
 def main() -> None:

@@ -5,6 +5,7 @@ import json
 import os
 import platform
 import statistics
+import subprocess
 import sys
 import time
 from collections.abc import Iterable, Mapping
@@ -35,6 +36,20 @@ def peak_rss_mib() -> int:
     """The most resident memory that this program has had; getrusage would count the process that started it too."""
     status = Path("/proc/self/status").read_text("ascii")
     return int(status.split("VmHWM:", 1)[1].split()[0]) // 1024
+
+
+def last_json(command: list[str], cwd: Path | None = None, **environment: str) -> dict[str, Any]:
+    """Run a command and return what it printed last, a JSON line; RuntimeError with the end of its errors if it fails.
+
+    environment: set beside the process's own; no hub is asked, and tokenizers start no threads.
+    """
+    calm = {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
+    whole = {**os.environ, **calm, **environment}
+    done = subprocess.run(command, cwd=cwd, env=whole, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise RuntimeError(f"{' '.join(command)}\nended with {done.returncode}:\n{done.stderr[-2000:]}")
+    answer: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
+    return answer
 
 
 def base_parser(description: str) -> argparse.ArgumentParser:

@@ -12,7 +12,6 @@ scored on rows that were not trained on. Each run is a process of its own with o
 import csv
 import json
 import os
-import subprocess
 import sys
 import tempfile
 import time
@@ -21,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness import ROOT, Results, base_parser, check_floors, machine, mean_and_spread, table
+from harness import ROOT, Results, base_parser, check_floors, last_json, machine, mean_and_spread, table
 
 FAST, PLAIN = "fast", "plain"
 HEADER = ["data", "fast", "plain", "difference ± its error", "seeds"]
@@ -72,7 +71,7 @@ def files(case: Case, data: Path, work: Path) -> tuple[Path, Path]:
 
 
 def worker(asked: dict[str, Any]) -> None:
-    """One training; prints its accuracy and the weights' path."""
+    """One training; prints what came of it."""
     from snapfit.core.process import settle_process
 
     settle_process()
@@ -120,13 +119,8 @@ def run(name: str, path: str, seed: int, data: Path, work: Path) -> dict[str, An
     with tempfile.TemporaryDirectory(dir=work) as scratch:
         asked = {"path": path, "seed": seed, "epochs": case.epochs, "train": str(train), "test": str(test)}
         asked["out"] = str(Path(scratch) / "run")
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1"}
-        environment |= {"SNAPFIT_KERNELS": "off"} if path == PLAIN else {}
-        command = [sys.executable, __file__, "--worker", json.dumps(asked)]
-        done = subprocess.run(command, cwd=scratch, env=environment, capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        raise RuntimeError(f"{name} {path} {seed} ended with {done.returncode}:\n{done.stderr[-2000:]}")
-    answer: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
+        environment = {"OMP_NUM_THREADS": "1", **({"SNAPFIT_KERNELS": "off"} if path == PLAIN else {})}
+        answer = last_json([sys.executable, __file__, "--worker", json.dumps(asked)], Path(scratch), **environment)
     return {"case": name, "path": path, "seed": seed, **answer}
 
 

@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from harness import ROOT, Results, base_parser, check_floors, machine, table
+from harness import ROOT, Results, base_parser, check_floors, last_json, machine, table
 
 DRIFT = 0.05
 TRIES = 3
@@ -106,12 +106,12 @@ def ours(case: Case, data: Path, encoder: str, **more: int) -> Run:
     """One run of snapfit; more: of what the worker takes."""
     settings = {"train.batch": case.batch, "length.max_tokens": 128, **case.settings}
     asked = {"table": str(data / case.folder / case.train), "encoder": encoder, "steps": case.steps, **more}
-    return _last_json([sys.executable, str(WORKER), json.dumps({**asked, "settings": settings})], Path.cwd())
+    return last_json([sys.executable, str(WORKER), json.dumps({**asked, "settings": settings})], Path.cwd())
 
 
 def calibration() -> float:
     """GFLOP/s of one product in a process of its own, now."""
-    return float(_last_json([sys.executable, str(WORKER), json.dumps("calibrate")], Path.cwd())["calibration"])
+    return float(last_json([sys.executable, str(WORKER), json.dumps("calibrate")], Path.cwd())["calibration"])
 
 
 def theirs(case: Case, setting: str, data: Path, encoder: str, peer: Path) -> Run:
@@ -121,7 +121,7 @@ def theirs(case: Case, setting: str, data: Path, encoder: str, peer: Path) -> Ru
     command += ["--max-steps", str(min(case.steps, PLAIN_STEPS) if setting == "plain" else case.steps)]
     command += ["--batch", str(case.batch)] if setting != "default" else []
     with tempfile.TemporaryDirectory() as scratch:
-        return _last_json(command, Path(scratch))
+        return last_json(command, Path(scratch))
 
 
 @contextmanager
@@ -268,15 +268,6 @@ def main() -> None:
         missed = check_floors("speed", measured)
         print("\n".join(missed) or "every floor holds")
         sys.exit(1 if missed else 0)
-
-
-def _last_json(command: list[str], cwd: Path) -> Run:
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
-    done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        raise RuntimeError(f"{' '.join(command)}\nended with {done.returncode}:\n{done.stderr[-2000:]}")
-    answer: Run = json.loads(done.stdout.strip().splitlines()[-1])
-    return answer
 
 
 if __name__ == "__main__":

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from accuracy import IN_ORDER
-from harness import ROOT, Results, base_parser, check_floors, machine, mean_and_spread, table
-from speed import DRIFT, _last_json, calibration, encoder_of
+from harness import ROOT, Results, base_parser, check_floors, last_json, machine, mean_and_spread, table
+from speed import DRIFT, calibration, encoder_of
 
 HEADER = ["what", "test accuracy", "seconds of the command", "runs"]
 EPOCHS = (1, 2)
@@ -33,7 +33,7 @@ def ours(epochs: int, seed: int, data: Path) -> dict[str, Any]:
         command += ["--out", str(Path(scratch) / "run"), "--seed", str(seed), "--json"]
         command += ["--set", f"train.epochs={epochs}", "--set", "data.valid_fraction=0.0"]
         start = time.monotonic()
-        answer = _last_json(command, Path(scratch))
+        answer = last_json(command, Path(scratch))
         wall = time.monotonic() - start
     return {"accuracy": answer["metrics"]["test"]["accuracy"], "wall": wall, "train_seconds": answer["train_seconds"]}
 
@@ -45,7 +45,7 @@ def theirs(seed: int, data: Path, encoder: str, peer: Path) -> dict[str, Any]:
     command += ["--epochs", "10", "--seed", str(seed)]
     with tempfile.TemporaryDirectory() as scratch:
         start = time.monotonic()
-        answer = _last_json(command, Path(scratch))
+        answer = last_json(command, Path(scratch))
         wall = time.monotonic() - start
     return {"accuracy": answer["accuracy"], "wall": wall, "train_seconds": answer["train_wall_s"]}
 
