@@ -8,7 +8,6 @@ import ctypes
 import functools
 import hashlib
 import os
-import platform
 import shutil
 import subprocess
 import sys
@@ -20,6 +19,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from snapfit.core.process import processor
 from snapfit.data.token_cache import default_cache_dir
 
 SOURCES = tuple(Path(__file__).with_name(name) for name in ("kernels.c", "kernels_layer.c"))
@@ -246,12 +246,7 @@ def _build(compiler: str, place: Path) -> None:
 def _identity(compiler: str) -> str:
     """SHA-256 of all that decides what is built."""
     version = subprocess.run([compiler, "--version"], capture_output=True, text=True, check=False).stdout
-    try:
-        processor = Path("/proc/cpuinfo").read_text(encoding="utf-8").split("\n\n")[0]
-        about = "".join(line for line in processor.splitlines() if line.startswith(("model name", "flags", "Features")))
-    except OSError:
-        about = platform.processor()
-    parts = (*(source.read_text(encoding="utf-8") for source in SOURCES), version, about, *FLAGS, *WIDE)
+    parts = (*(source.read_text(encoding="utf-8") for source in SOURCES), version, processor(), *FLAGS, *WIDE)
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
