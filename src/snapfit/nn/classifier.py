@@ -220,6 +220,12 @@ class Classifier(PreTrainedModel):
         self.output.bias.mul_(scale).add_(shift)
 
 
+def encoder_layers(model: Classifier) -> nn.ModuleList | None:
+    """The list of the encoder's layers; None for a family without a row in the table."""
+    layers = model.encoder.get_submodule(model.family.layers) if model.family.layers else None
+    return layers if isinstance(layers, nn.ModuleList) else None
+
+
 def load_encoder_folder(model: Classifier, folder: Path) -> LoadReport:
     """Load the encoder of a checkpoint folder into a built classifier; the head stays fresh."""
 

@@ -12,7 +12,7 @@ import torch
 
 from snapfit.core.errors import BadInput
 from snapfit.core.recipe import Recipe, settled
-from snapfit.nn.classifier import Classifier, classifier_config, load_encoder_folder
+from snapfit.nn.classifier import Classifier, classifier_config, encoder_layers, load_encoder_folder
 from snapfit.nn.dropout import use_cheap_dropout
 from snapfit.nn.encoder import EncoderSource
 from snapfit.nn.families import depth_reader, n_depths, set_dropout
@@ -169,11 +169,10 @@ def assemble(
 
 def _fuse_layers(model: Classifier, kernels: Kernels | None, optimizer: torch.optim.Optimizer, *, narrow: bool) -> int:
     """Exchange layers of BERT's kind for fused ones, whose weights the optimizer copies if it can; returns how many."""
-    layers = model.encoder.get_submodule(model.family.layers) if model.family.layers else None
-    if kernels is None or not isinstance(layers, torch.nn.ModuleList):
+    layers = encoder_layers(model)
+    if kernels is None or layers is None:
         return 0
-    counted = isinstance(optimizer, KernelAdamW)
-    fused = use_fused_layers(layers, kernels, narrow=narrow, counted=counted)
+    fused = use_fused_layers(layers, kernels, narrow=narrow, counted=isinstance(optimizer, KernelAdamW))
     if isinstance(optimizer, KernelAdamW):
         optimizer.copies = [copy for layer in fused for copy in layer.copies]
     return len(fused)

@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, cast
 
 import numpy as np
@@ -153,9 +154,12 @@ def _resolve(tables: Tables, recipe: Recipe, source: EncoderSource, train: Examp
     probe, _ = build_model(
         recipe.with_values({"model.head": "fresh"}), source, task=label_set.task, label_names=names, pooling="mean"
     )
+    stated_precision = recipe.train.precision
+    precision = choose_precision(pick_device()) if stated_precision == "auto" else (stated_precision, "stated")
     pooling: tuple[Any, str] = (recipe.model.pooling, "stated")
     if recipe.model.pooling == "auto":
-        choice = choose_pooling(probe, train, label_set, seed=recipe.data.split_seed)
+        half = partial(torch.autocast, "cpu", torch.bfloat16, enabled=precision[0] == "bf16")
+        choice = choose_pooling(probe, train, label_set, seed=recipe.data.split_seed, autocast=half)
         pooling = (choice.pooling, choice.reason)
     facts = Facts(
         task=label_set.task,
@@ -164,7 +168,7 @@ def _resolve(tables: Tables, recipe: Recipe, source: EncoderSource, train: Examp
         lengths=_lengths(train.tokens),
         layer_parameters=layer_parameters(probe),
         max_positions=max_positions(source.config),
-        precision=choose_precision(pick_device()) if recipe.train.precision == "auto" else ("fp32", "stated"),
+        precision=precision,
         pooling=pooling,
         threads=torch.get_num_threads(),
     )

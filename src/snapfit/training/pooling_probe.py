@@ -6,6 +6,8 @@ is taken unless the first token predicts clearly better: at equal features its s
 head's two (see docs/defaults.md). A native head opens in plain transformers, and can always be asked for.
 """
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,7 +15,10 @@ import torch
 
 from snapfit.core.labels import LabelSet
 from snapfit.data.batches import pad, sorted_batches
-from snapfit.nn.classifier import Classifier
+from snapfit.nn.classifier import Classifier, encoder_layers
+from snapfit.nn.fused_layer import use_fused_layers
+from snapfit.nn.kernels import load_kernels
+from snapfit.nn.packed_encoder import use_packing
 from snapfit.nn.pooling import mean_over_tokens
 from snapfit.training.loop import Examples
 
@@ -33,18 +38,28 @@ class PoolingChoice:
     reason: str
 
 
-def choose_pooling(model: Classifier, examples: Examples, label_set: LabelSet, *, seed: int) -> PoolingChoice:
+def choose_pooling(
+    model: Classifier,
+    examples: Examples,
+    label_set: LabelSet,
+    *,
+    seed: int,
+    autocast: Callable[[], AbstractContextManager[object]] = nullcontext,
+) -> PoolingChoice:
     """Measure mean pooling against the first token on a sample of the training rows.
 
-    model: any classifier over the encoder in question; only its encoder is read. Families without a row in the table
-    have no native head to choose and get the mean.
+    model: any classifier over the encoder in question, on its device; only its encoder is read, without padding where
+    that is possible, and it is left so. Families without a row in the table have no native head to choose and get the
+    mean. autocast: makes the context of the forward pass.
     """
     if not model.family.known:
         return PoolingChoice("mean", "the encoder's family has no native head in snapfit's table")
     rng = np.random.default_rng(seed)
     n_rows = len(examples.tokens)
     rows = rng.permutation(n_rows)[:SAMPLE_ROWS]
-    mean, first = _features(model, examples, rows)
+    _without_padding(model)
+    with autocast(), torch.inference_mode():
+        mean, first = _features(model, examples, rows)
     targets = _indicators(examples.targets[rows], label_set)
     gain_mean, gain_first = _explained(mean, targets), _explained(first, targets)
     clear_gain = CLEAR_GAIN * (SAMPLE_ROWS / len(rows)) ** 0.5
@@ -55,6 +70,14 @@ def choose_pooling(model: Classifier, examples: Examples, label_set: LabelSet, *
         f"from mean-pooled states and {gain_first:.1%} from the first token's; the mean is taken unless the first "
         f"token leads by {clear_gain:.1%}",
     )
+
+
+def _without_padding(model: Classifier) -> None:
+    """Send the texts through as fast as training will."""
+    layers = encoder_layers(model)
+    kernels = load_kernels() if next(model.parameters()).device.type == "cpu" else None
+    if use_packing(model) and kernels is not None and layers is not None:
+        use_fused_layers(layers, kernels)
 
 
 def _features(model: Classifier, examples: Examples, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -71,10 +94,9 @@ def _features(model: Classifier, examples: Examples, rows: np.ndarray) -> tuple[
         }
         if model.accepts_types:
             inputs["token_type_ids"] = torch.from_numpy(batch.token_type_ids).to(device)
-        with torch.inference_mode():
-            states = model.encoder(**inputs).last_hidden_state.float()
-            mean[part] = mean_over_tokens(states, inputs["attention_mask"]).cpu().numpy()
-            first[part] = states[:, 0].cpu().numpy()
+        states = model.encoder(**inputs).last_hidden_state.float()
+        mean[part] = mean_over_tokens(states, inputs["attention_mask"]).cpu().numpy()
+        first[part] = states[:, 0].cpu().numpy()
     return mean, first
 
 
