@@ -127,7 +127,8 @@ def theirs(case: Case, setting: str, data: Path, encoder: str, peer: Path) -> Ru
 @contextmanager
 def busy_neighbour() -> Iterator[None]:
     """A foreign process that keeps one core busy."""
-    neighbour = subprocess.Popen([sys.executable, "-c", "while True: pass"])
+    busy = "import os; parent = os.getppid()\nwhile os.getppid() == parent: pass"  # also when this process is killed
+    neighbour = subprocess.Popen([sys.executable, "-c", busy])
     try:
         yield
     finally:

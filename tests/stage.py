@@ -12,6 +12,7 @@ from snapfit.core.recipe import Recipe
 from snapfit.training.assemble import torch_as_wanted
 from snapfit.training.checkpoint import Checkpoint, newest_valid
 from snapfit.training.driver import Training
+from snapfit.training.members import Members
 from snapfit.training.plan import Plan, make_plan
 from snapfit.training.prepare import read_tables
 from snapfit.training.saver import Saver
@@ -59,6 +60,7 @@ class Stage:
         plan: Plan,
         root: Path | None = None,
         *,
+        members: Members | None = None,
         resume: Checkpoint | None = None,
         hurry: bool = False,
         on: Callable[["Stage", Event], None] = lambda stage, event: None,
@@ -68,7 +70,9 @@ class Stage:
         self.events: list[Event] = []
         self._ready = False
         with torch_as_wanted(plan.recipe):
-            self.training = Training(plan, notify=self._notify, stop=self.stop, saver=self.saver, resume=resume)
+            self.training = Training(
+                plan, notify=self._notify, stop=self.stop, saver=self.saver, members=members, resume=resume
+            )
         self._ready = True
 
     def _notify(self, kind: str, **fields: Any) -> None:

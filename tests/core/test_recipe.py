@@ -30,6 +30,8 @@ DEFAULTS = {
                   window=64, sampling="all", max_recoveries=8),
     "length": dict(max_tokens="auto"),
     "loss": dict(label_smoothing="auto", class_weights=None),
+    "ensemble": dict(members=0, rounds=0, restart="anchor", anchor_share=0.6, restart_rate=0.5, restart_head_rate=0.1,
+                     rewarm_fraction=0.05),
     "checkpoint": dict(every_steps="auto", keep=2),
     "log": dict(level="info", interval_steps="auto"),
 }  # fmt: skip
@@ -307,6 +309,10 @@ def test_combinations():
     assert load(cycles=3, shape="cosine_restarts").schedule.cycles == 3
     assert "data.task=multi" in refusal(delimiter=",", task="single")
     assert load(delimiter=",", task="multi").data.delimiter == ","
+    assert "--set ensemble.members=6" in refusal(rounds=3)
+    assert "--set schedule.cycles=1" in refusal(rounds=3, members=4, cycles=2, shape="cosine_restarts")
+    assert "--set train.patience=none" in refusal(rounds=3, members=4, patience=2)
+    assert load(rounds=3, members=4, patience=None).ensemble.rounds == 3
 
 
 def test_direct_construction_speaks_the_same_language():

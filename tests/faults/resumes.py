@@ -1,4 +1,4 @@
-"""Training continued after each of its steps, in sixteen configurations, must end bit for bit as if never stopped.
+"""Training continued after each of its steps, in nineteen configurations, must end bit for bit as if never stopped.
 
 Each configuration has thirty steps, and so twenty-nine places to be continued from.
 """
@@ -63,6 +63,17 @@ CONFIGURATIONS = (
     Configuration("two-threads", {"train__threads": 2, "optim__name": "adamax"}),
     Configuration("multi-label", {"data__label": "labels", "data__delimiter": "|"}, kind="multi"),
     Configuration("regression-sgd", {"optim__name": "sgd", "optim__lr": 0.01}, kind="regression"),
+    Configuration("rounds-from-anchor", {"ensemble__members": 5, "ensemble__rounds": 3}),
+    Configuration("rounds-in-sequence", {"ensemble__members": 3, "ensemble__rounds": 2, "ensemble__restart": "last"}),
+    Configuration(
+        "equal-cycles",
+        {
+            "ensemble__members": 2,
+            "schedule__shape": "cosine_restarts",
+            "schedule__cycles": 3,
+            "train__precision": "bf16",
+        },
+    ),
     Configuration("weighted-pairs", {"loss__class_weights": "balanced", "loss__label_smoothing": 0.1}, kind="pair"),
 )
 
@@ -129,6 +140,7 @@ def outcome(run: Path) -> dict[str, Any]:
         **{path.stem: sha256_file(path) for path in sorted(checkpoint.folder.glob("*.safetensors"))},
         "bundle": sha256_file(run / "bundle" / "model.safetensors"),
         "probes": sha256_file(run / "bundle" / "probes.json"),
+        **{path.parent.name: sha256_file(path) for path in sorted(run.glob("snapshots/*/model.safetensors"))},
         **told,
     }
 

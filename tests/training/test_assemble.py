@@ -95,8 +95,8 @@ def test_optimizer_and_schedule_are_those_of_the_recipe(tmp_path: Path) -> None:
     assembly = put_together(tmp_path, "bert", "native", **values)
     assert isinstance(assembly.optimizer, torch.optim.SGD)
     assert {group["momentum"] for group in assembly.optimizer.param_groups} == {0.5}
-    assert [assembly.schedule(step) for step in (0, 1, 2)] == [0.5, 1.0, 1.0]  # 2 of 20 steps warm up
-    assert 0.2 < assembly.schedule(19) < 0.21
+    assert [assembly.cycles.encoder(step) for step in (0, 1, 2)] == [0.5, 1.0, 1.0]  # 2 of 20 steps warm up
+    assert 0.2 < assembly.cycles.encoder(19) < 0.21
 
 
 def test_freezing_more_layers_than_there_are(tmp_path: Path) -> None:

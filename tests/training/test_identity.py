@@ -50,6 +50,8 @@ ACCEPTABLE = {
     *("loss.label_smoothing", "loss.class_weights"),
     *("schedule.shape", "schedule.warmup_fraction", "schedule.cycles", "schedule.cycle_mult"),
     *("schedule.cycle_decay", "schedule.floor", "schedule.decay_fraction"),
+    *("ensemble.members", "ensemble.rounds", "ensemble.restart", "ensemble.anchor_share", "ensemble.restart_rate"),
+    *("ensemble.restart_head_rate", "ensemble.rewarm_fraction"),
 }
 
 
@@ -78,14 +80,16 @@ def test_a_change_of_any_setting_is_found(key: str) -> None:
 
 
 def test_settings_that_only_one_side_has_are_found() -> None:
+    """A setting that there was none of then had its default, and differs only where it has another one now."""
     then, now = identity(), identity()
-    del then["recipe"]["loss"]
+    del then["recipe"]["loss"], then["recipe"]["ensemble"]
     now["recipe"]["train"]["brand_new"] = 3
     found = {one.what: one for one in differences(then, now)}
     assert found["train.brand_new"].weight == "forbidden"
     assert str(found["train.brand_new"]) == "train.brand_new was empty, is 3"
     assert found["loss.class_weights"].weight == "acceptable"
-    assert str(found["loss.label_smoothing"]) == "loss.label_smoothing was empty, is 'auto'"
+    assert str(found["loss.class_weights"]) == "loss.class_weights was empty, is {'food': 2.0}"
+    assert set(found) == {"train.brand_new", "loss.class_weights"}
 
 
 # ---------------------------------------------------------------- everything else

@@ -97,7 +97,7 @@ def run(
         assembly.model,
         make_examples(),
         assembly.optimizer,
-        assembly.schedule,
+        assembly.cycles.encoder,
         order=order or make_order(),
         loss_sum=loss,
         settings=settings,

@@ -166,6 +166,19 @@ class Console:
         best = "  * best" if event["best"] else ""
         self.note(event["split"], f"after step {event['step']:,}  {values}{best}")
 
+    def _member(self, event: Mapping[str, Any]) -> None:
+        self.note("member", f"the weights after step {event['step']:,} are kept: {_KEPT_AS[event['why']]}")
+
+    def _round(self, event: Mapping[str, Any]) -> None:
+        start = "the anchor's weights" if event["star"] else "these weights"
+        self.note("round", f"after step {event['step']:,} a short cycle begins from {start}")
+
+    def _left_basin(self, event: Mapping[str, Any]) -> None:
+        text = (
+            f"after step {event['step']:,}: {event['why']}; it is not kept, and the rates of the rounds after it are "
+        )
+        self.note("too hot", f"{text}multiplied by {event['restart_factor']:g}", level="warning")
+
     def _checkpoint(self, event: Mapping[str, Any]) -> None:
         waited = f"training waited for {event['blocked_seconds']:.2f} of {event['seconds']:.2f} s"
         self.note("saved", f"{event['folder']}; {waited}", level="info" if event["step"] else "debug")
@@ -229,6 +242,12 @@ class Pace:
         return due
 
 
+_KEPT_AS = {
+    "anchor": "the anchor of the rounds",
+    "cycle": "a cycle ends",
+    "best": "among the best evaluations",
+}
+
 _RENDERERS: dict[str, Callable[[Console, Mapping[str, Any]], None]] = {
     "resume": Console._resume,
     "complete": Console._complete,
@@ -242,6 +261,9 @@ _RENDERERS: dict[str, Callable[[Console, Mapping[str, Any]], None]] = {
     "start": Console._start,
     "step": Console._step,
     "evaluation": Console._evaluation,
+    "member": Console._member,
+    "round": Console._round,
+    "left_basin": Console._left_basin,
     "checkpoint": Console._checkpoint,
     "checkpoint_failed": Console._checkpoint_failed,
     "fault": Console._fault,

@@ -21,6 +21,7 @@ from snapfit.core.recipe_sections import (
     Auto,
     CheckpointSection,
     DataSection,
+    EnsembleSection,
     LengthSection,
     LogSection,
     LossSection,
@@ -51,6 +52,7 @@ class Recipe(BaseModel):
     train: TrainSection = TrainSection()
     length: LengthSection = LengthSection()
     loss: LossSection = LossSection()
+    ensemble: EnsembleSection = EnsembleSection()
     checkpoint: CheckpointSection = CheckpointSection()
     log: LogSection = LogSection()
 
@@ -79,6 +81,30 @@ class Recipe(BaseModel):
                 f"data.delimiter is {self.data.delimiter!r}, data.task is {self.data.task!r}",
                 "a delimiter, which means many labels a row, only with the task multi",
                 "--set data.task=multi, or --set data.delimiter=none",
+            )
+
+        if self.ensemble.rounds:
+            self._check_rounds()
+
+    def _check_rounds(self) -> None:
+        """What the short cycles of an ensemble cannot go with."""
+        if self.ensemble.members == 0:
+            raise BadInput(
+                f"ensemble.rounds is {self.ensemble.rounds}, ensemble.members is 0",
+                "members to keep from the rounds",
+                f"--set ensemble.members={self.ensemble.rounds + 3}, or --set ensemble.rounds=0",
+            )
+        if self.schedule.cycles > 1:
+            raise BadInput(
+                f"ensemble.rounds is {self.ensemble.rounds}, schedule.cycles is {self.schedule.cycles}",
+                "one kind of cycles: rounds after the run proper, or equal cycles all through it",
+                "--set schedule.cycles=1, or --set ensemble.rounds=0",
+            )
+        if isinstance(self.train.patience, int):
+            raise BadInput(
+                f"ensemble.rounds is {self.ensemble.rounds}, train.patience is {self.train.patience}",
+                "no patience, for the rounds' evaluations need not gain anything",
+                "--set train.patience=none, or --set ensemble.rounds=0",
             )
 
     @classmethod

@@ -214,6 +214,20 @@ class LossSection(Section):
     class_weights: Literal["balanced"] | dict[str, Above0] | None = None
 
 
+class EnsembleSection(Section):
+    """Members for an ensemble or a soup from one run; see `snapfit.training.cycles`."""
+
+    section: ClassVar[str] = "ensemble"
+
+    members: Count = 0  # at most so many weights are kept beside the best; 0: none
+    rounds: Count = 0  # short cycles after the run proper, whose steps are taken from its end
+    restart: Literal["anchor", "last"] = "anchor"  # where each of them begins: there (a star), or where the last ended
+    anchor_share: Annotated[float, Field(gt=0, lt=1)] = 0.6  # of all steps, before the first of them
+    restart_rate: Share = 0.5  # the peak rate of each over the run's, for the encoder
+    restart_head_rate: Share = 0.1  # and for the head
+    rewarm_fraction: Below1 = 0.05  # of each
+
+
 class CheckpointSection(Section):
     """How often the state of the training is saved, and how many of the saved ones are kept."""
 
@@ -242,6 +256,7 @@ SECTIONS: dict[str, type[Section]] = {
         TrainSection,
         LengthSection,
         LossSection,
+        EnsembleSection,
         CheckpointSection,
         LogSection,
     )

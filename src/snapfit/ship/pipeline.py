@@ -17,6 +17,7 @@ from snapfit.training.checkpoint import Checkpoint, newest_valid
 from snapfit.training.fit import fit
 from snapfit.training.identity import check_unchanged, differences, setting_weight
 from snapfit.training.journal import Journal
+from snapfit.training.members import Members
 from snapfit.training.plan import Plan, make_plan
 from snapfit.training.prepare import Notify, Tables, read_tables
 from snapfit.training.saver import Saver
@@ -238,8 +239,12 @@ def _carry_out(
     start = time.monotonic()
     run.write_settled(plan.recipe, plan.tables)
     saver = Saver(run.checkpoints, keep=plan.recipe.checkpoint.keep, before_rename=journal.sync)
+    wanted = plan.recipe.ensemble.members
+    members = Members(wanted, run.snapshots) if wanted else None
     try:
-        fitted = fit(plan, notify=notify, stop=stop, saver=saver, resume=checkpoint, save_at_once=changed)
+        fitted = fit(
+            plan, notify=notify, stop=stop, saver=saver, members=members, resume=checkpoint, save_at_once=changed
+        )
     except Interrupted as error:
         if not run.begun:
             raise
@@ -247,6 +252,10 @@ def _carry_out(
     finally:
         if not stop.twice:
             saver.wait()
+            if members is not None:
+                members.close(prune=False)
+    if members is not None and fitted.complete:
+        members.close(prune=True)
     write_bundle(run.bundle, fitted, plan.tables)
     result = TrainResult(
         run=run.path,

@@ -3,6 +3,7 @@
 request.json    what was asked for: tables and settings as given        recipe.yaml     every setting, resolved
 data.json       identity of data, splits and labels                     journal.jsonl   one event a line
 checkpoints/    the state of the training                               bundle/         what ships
+snapshots/      members for an ensemble, where the recipe keeps some
 result.json     written last, when no step is left to do
 """
 
@@ -51,6 +52,10 @@ class RunFolder:
     @property
     def checkpoints(self) -> Path:
         return self.path / "checkpoints"
+
+    @property
+    def snapshots(self) -> Path:
+        return self.path / "snapshots"
 
     @property
     def journal(self) -> Path:

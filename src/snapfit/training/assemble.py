@@ -22,9 +22,9 @@ from snapfit.nn.packed_encoder import use_packing, use_padding
 from snapfit.nn.used_rows import WORTHWHILE_SHARE, UsedRows, word_embedding
 from snapfit.nn.weights import LoadReport, load_all
 from snapfit.training.adamw import KernelAdamW
+from snapfit.training.cycles import Cycles, plan_cycles
 from snapfit.training.optimizers import build_optimizer, optimizer_class
 from snapfit.training.param_groups import GroupingPlan, plan_groups, to_torch
-from snapfit.training.schedules import Schedule, build_schedule
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Assembly:
     load_report: LoadReport
     plan: GroupingPlan
     optimizer: torch.optim.Optimizer
-    schedule: Schedule
+    cycles: Cycles
     autocast: Callable[[], AbstractContextManager[object]]
     rows: UsedRows | None = None
     engine: Sequence[str] = ()
@@ -121,7 +121,7 @@ def assemble(
     exact and worth it.
     """
     torch.nn.Module.to(model, device)  # in place; transformers' own wrapper is untyped
-    optim = recipe.optim
+    optim, cycles = recipe.optim, plan_cycles(recipe, total_steps)
     kernels = load_kernels() if device == "cpu" else None
     rows = None if used is None else _used_rows(model, recipe, used)
     plan = plan_groups(
@@ -143,17 +143,6 @@ def assemble(
     )
     if rows is not None:
         rows.watch(optimizer)
-    section = recipe.schedule
-    schedule = build_schedule(
-        shape=section.shape,
-        total_steps=total_steps,
-        warmup_steps=min(round(section.warmup_fraction * total_steps), total_steps - 1),
-        cycles=section.cycles,
-        cycle_mult=section.cycle_mult,
-        cycle_decay=section.cycle_decay,
-        floor=section.floor,
-        decay_fraction=section.decay_fraction,
-    )
     bf16 = recipe.train.precision == "bf16"
     packs = use_packing(model)
     narrow = bf16 and isinstance(optimizer, KernelAdamW) and recipe.train.accumulate == 1
@@ -164,7 +153,7 @@ def assemble(
     def autocast() -> AbstractContextManager[object]:
         return torch.autocast(device, dtype=torch.bfloat16, enabled=bf16)
 
-    return Assembly(model, report, plan, optimizer, schedule, autocast, rows, engine)
+    return Assembly(model, report, plan, optimizer, cycles, autocast, rows, engine)
 
 
 def _fuse_layers(model: Classifier, kernels: Kernels | None, optimizer: torch.optim.Optimizer, *, narrow: bool) -> int:

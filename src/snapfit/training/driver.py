@@ -22,10 +22,12 @@ from snapfit.nn.losses import loss_sum
 from snapfit.nn.used_rows import used_ids
 from snapfit.training.assemble import assemble, build_model
 from snapfit.training.checkpoint import BEST, MODEL, OPTIMIZER, Checkpoint, newest_valid
+from snapfit.training.cycling import Cycling
 from snapfit.training.evaluation import BestWeights, Evaluation, evaluate
 from snapfit.training.guard import FAULTS, Guard, collapse
 from snapfit.training.kept_head import keep_head
 from snapfit.training.loop import Examples, LossSum, Step, StepSettings, all_finite, optimizer_steps
+from snapfit.training.members import Members
 from snapfit.training.optimizer_state import optimizer_state, restore_optimizer_state
 from snapfit.training.param_groups import format_plan
 from snapfit.training.plan import Plan
@@ -43,7 +45,14 @@ class Training:
     """
 
     def __init__(
-        self, plan: Plan, *, notify: Notify, stop: Stop, saver: Saver | None = None, resume: Checkpoint | None = None
+        self,
+        plan: Plan,
+        *,
+        notify: Notify,
+        stop: Stop,
+        saver: Saver | None = None,
+        members: Members | None = None,
+        resume: Checkpoint | None = None,
     ) -> None:
         self.plan = plan
         self._notify, self._stop, self._saver = notify, stop, saver
@@ -69,10 +78,14 @@ class Training:
             BestWeights(lambda new, old: is_better(metric, new, old)),
             Guard(recipe.train.max_recoveries),
             recipe.train.accumulate,
+            members=members,
         )
+        self._cycling = Cycling(self.assembly, self.progress, metric=metric, notify=notify)
         self._evaluation_steps = evaluation_steps(
             plan.total_steps, settled(recipe.train.epochs), settled(recipe.train.evaluations_per_epoch)
         )
+        if members is not None:
+            self._evaluation_steps |= set(self.assembly.cycles.ends)
         self._identity = plan.identity()
         self._safe_step, self._save_error = -1, ""
         self._collapsed = False
@@ -147,12 +160,13 @@ class Training:
 
     def _steps(self) -> Iterator[Step]:
         progress, assembly, recipe, plan = self.progress, self.assembly, self.plan.recipe, self.plan
-        guard = progress.guard
+        guard, cycling = progress.guard, self._cycling
         return optimizer_steps(
             assembly.model,
             plan.examples["train"],
             assembly.optimizer,
-            lambda number: assembly.schedule(number) * guard.rate_factor,
+            lambda number: cycling.rate(number) * guard.rate_factor,
+            head_schedule=lambda number: cycling.rate(number, head=True) * guard.rate_factor,
             order=plan.order,
             loss_sum=_loss(plan, assembly.model.device),
             settings=StepSettings(
@@ -227,6 +241,7 @@ class Training:
         to_the_end: do not ask whether to stop.
         """
         progress, plan, metric = self.progress, self.plan, self.plan.recipe.train.metric
+        result = None
         if "valid" in plan.examples:
             with self.assembly.whole():
                 result = evaluate(
@@ -244,6 +259,8 @@ class Training:
                 "evaluation", split="valid", step=progress.step, metrics=result.metrics, best=best, metric=metric
             )
             self._look_for_collapse(result)
+        if not progress.evaluated:
+            self._cycling.evaluated(result)
         progress.evaluated = True
 
     def _look_for_collapse(self, result: Evaluation) -> None:

@@ -20,6 +20,7 @@ from snapfit.training.assemble import torch_as_wanted
 from snapfit.training.checkpoint import Checkpoint
 from snapfit.training.driver import Training
 from snapfit.training.evaluation import evaluate
+from snapfit.training.members import Members
 from snapfit.training.plan import Plan
 from snapfit.training.prepare import Notify
 from snapfit.training.saver import Saver
@@ -55,6 +56,7 @@ def fit(
     notify: Notify,
     stop: Stop | None = None,
     saver: Saver | None = None,
+    members: Members | None = None,
     resume: Checkpoint | None = None,
     save_at_once: bool = False,
 ) -> Fitted:
@@ -62,13 +64,14 @@ def fit(
 
     notify: hears of everything as events (see journal.py). stop: asked after every step and in evaluations; it ends
     the training with the best weights so far. saver: writes checkpoints; without one a run cannot go back when weights
-    go wrong. resume: a verified checkpoint of the same training to go on from.
+    go wrong. members: keeps weights on the way; its owner closes it. resume: a verified checkpoint of the same training
+    to go on from.
     Raises WorkFailed when numbers go wrong for good or the last state cannot be saved; Interrupted when stopped before
     the first step, or in a hurry, after the state was saved.
     """
     stop = stop or Stop()
     with closing(plan), torch_as_wanted(plan.recipe):
-        training = Training(plan, notify=notify, stop=stop, saver=saver, resume=resume)
+        training = Training(plan, notify=notify, stop=stop, saver=saver, members=members, resume=resume)
         with stop.deferred():
             training.run(save_at_once=save_at_once)
         return _finish(plan, training, notify, stop)

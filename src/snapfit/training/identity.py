@@ -13,6 +13,7 @@ import torch
 import transformers
 
 from snapfit.core.errors import BadInput
+from snapfit.core.recipe import Recipe
 from snapfit.core.recipe_words import shown
 from snapfit.nn.kernels import load_kernels
 
@@ -37,8 +38,8 @@ ACCEPTABLE_KEYS = frozenset(
         "loss.class_weights",
     }
 )
-"""Settings with which a begun training can sensibly go on; so can those of the schedule."""
-ACCEPTABLE_SECTIONS = ("schedule",)
+"""Settings with which a begun training can sensibly go on; so can those of the schedule and its rounds."""
+ACCEPTABLE_SECTIONS = ("schedule", "ensemble")
 ACCEPT = "--accept-changes"
 
 
@@ -77,12 +78,19 @@ def setting_weight(key: str) -> Weight:
 
 
 def differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[Difference]:
-    """What differs between two identities: {"recipe", "data", "labels", "encoder", "tokenizer", "machine"}."""
+    """What differs between two identities: {"recipe", "data", "labels", "encoder", "tokenizer", "machine"}.
+
+    A setting that was not there then, for there was none of its kind, had its default.
+    """
     found: list[Difference] = []
+    defaults = Recipe().to_dict()
     for key, old, new in _changed(then["recipe"], now["recipe"]):
+        old = {name: defaults[key][name] for name in new or {} if key in defaults and name in defaults[key]} | (
+            old or {}
+        )
         found += [
             Difference(f"{key}.{name}", a, b, setting_weight(f"{key}.{name}"))
-            for name, a, b in _changed(old or {}, new or {})
+            for name, a, b in _changed(old, new or {})
         ]
     found += [_data_difference(split, old, new) for split, old, new in _changed(then["data"], now["data"])]
     for part in ("labels", "encoder", "tokenizer"):

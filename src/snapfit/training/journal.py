@@ -21,7 +21,10 @@ from snapfit.core.errors import BadInput, WorkFailed
 
 Event = dict[str, Any]
 
-_OF_A_STEP = ("evaluation", "checkpoint", "checkpoint_failed", "fault", "memory", "collapsed", "early_stop", "final")
+_OF_A_STEP = (
+    *("evaluation", "checkpoint", "checkpoint_failed", "fault", "memory", "collapsed", "early_stop", "final"),
+    *("member", "left_basin", "round"),
+)
 """Kinds of events, beside "step", that tell of the step in their field `step`."""
 _OF_THE_END = ("early_stop", "final")
 """Those among them that whoever goes on from that very step tells once more."""

@@ -97,13 +97,15 @@ def optimizer_steps(
     loss_sum: LossSum,
     settings: StepSettings,
     last_step: int,
+    head_schedule: Callable[[int], float] | None = None,
     first_step: int = 0,
     epoch: int = 0,
     position: int = 0,
 ) -> Iterator[Step]:
     """Train from step `first_step` up to `last_step`, yielding a Step after every optimizer update.
 
-    schedule: step (from 0) -> multiplier of each group's "base_lr".
+    schedule: step (from 0) -> multiplier of each group's "base_lr". head_schedule: that of the head's groups, where it
+    is another.
     epoch, position: the place in the data order that `first_step` begins at.
     The model is put into training mode before each step, so that callers may evaluate in between.
     A step whose numbers go wrong changes nothing and says so by its `fault`. When memory runs out the step is begun
@@ -114,8 +116,9 @@ def optimizer_steps(
     for number in range(first_step, last_step):
         epoch, position, rows = next(walk)
         multiplier = schedule(number)
+        of_the_head = multiplier if head_schedule is None else head_schedule(number)
         for group in optimizer.param_groups:
-            group["lr"] = group["base_lr"] * multiplier
+            group["lr"] = group["base_lr"] * (of_the_head if group.get("head") else multiplier)
         if not model.training:  # an evaluation came in between
             model.train()
         # ---------------------------------------------------------------- one step

@@ -52,3 +52,14 @@ def restore_optimizer_state(
         )
     state = {number: remembered[name] for number, name in enumerate(trained) if name in remembered}
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+_MOMENTUM = ("exp_avg", "momentum_buffer")
+
+
+def forget_momentum(optimizer: torch.optim.Optimizer) -> None:
+    """Let the optimizer forget where the weights were heading; how large their gradients are it still knows."""
+    for remembered in optimizer.state.values():
+        for key in _MOMENTUM:
+            if isinstance(remembered.get(key), Tensor):
+                remembered[key].zero_()

@@ -45,7 +45,7 @@ class GroupPlan:
     """Parameters that share a rate and a decay.
 
     lr: peak learning rate. parameters: names in the model's order. count: numbers in them, shared ones once.
-    examples: up to two of the names, for printing.
+    examples: up to two of the names, for printing. head: whether they are the head's.
     """
 
     name: str
@@ -54,6 +54,7 @@ class GroupPlan:
     parameters: tuple[str, ...]
     count: int
     examples: tuple[str, ...]
+    head: bool = False
 
 
 @dataclass(frozen=True)
@@ -158,7 +159,7 @@ def to_torch(plan: GroupingPlan, model: nn.Module) -> list[dict[str, Any]]:
     """Apply the plan: switch off the gradients of frozen parameters, return the groups for a torch optimizer.
 
     Each group is a dictionary with `params`, `lr`, `weight_decay` and, for the schedule and the journal,
-    `base_lr` (the peak rate, never changed) and `name`. Raises WorkFailed when the plan does not fit the
+    `base_lr` (the peak rate, never changed), `name` and `head`. Raises WorkFailed when the plan does not fit the
     model.
     """
     prove_partition(plan, model)
@@ -172,6 +173,7 @@ def to_torch(plan: GroupingPlan, model: nn.Module) -> list[dict[str, Any]]:
             "base_lr": group.lr,
             "weight_decay": group.weight_decay,
             "name": group.name,
+            "head": group.head,
         }
         for group in plan.groups
     ]
@@ -313,4 +315,5 @@ def _height(depth: Depth) -> float:
 
 def _group(name: str, rate: float, decay: float, members: Sequence[_Parameter]) -> GroupPlan:
     names = tuple(member.names[0] for member in members)
-    return GroupPlan(name, rate, decay, names, sum(member.tensor.numel() for member in members), names[:2])
+    count, head = sum(member.tensor.numel() for member in members), members[0].depth == "head"
+    return GroupPlan(name, rate, decay, names, count, names[:2], head)

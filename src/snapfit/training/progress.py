@@ -8,6 +8,7 @@ from torch import Tensor
 
 from snapfit.training.evaluation import BestWeights
 from snapfit.training.guard import Guard
+from snapfit.training.members import Members
 
 _NUMBERS = ("step", "epoch", "position", "tokens", "micro_batches")
 
@@ -19,6 +20,7 @@ class Progress:
     best: of the validation split. guard: what went wrong so far. micro_batches: parts that a step is cut into.
     step: optimizer steps done. epoch, position: the place of the next step in the data order. tokens: seen so far.
     seconds: spent in training. evaluated: whether the evaluation that is due after `step` was made.
+    restart_factor: what the rates of rounds are multiplied by, see cycling.py. members: see members.py.
     """
 
     best: BestWeights
@@ -30,6 +32,8 @@ class Progress:
     tokens: int = 0
     seconds: float = 0.0
     evaluated: bool = True
+    restart_factor: float = 1.0
+    members: Members | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for a checkpoint; the best weights are stored beside them."""
@@ -39,6 +43,8 @@ class Progress:
             "evaluated": self.evaluated,
             "best": self.best.to_dict(),
             "guard": self.guard.to_dict(),
+            "restart_factor": self.restart_factor,
+            "members": [] if self.members is None else self.members.to_dict(),
         }
 
     def restore(self, values: Mapping[str, Any], best_weights: Mapping[str, Tensor]) -> None:
@@ -49,3 +55,6 @@ class Progress:
         self.evaluated = bool(values["evaluated"])
         self.best.restore(values["best"], best_weights)
         self.guard.restore(values["guard"])
+        self.restart_factor = float(values.get("restart_factor", 1.0))  # checkpoints were made before there were rounds
+        if self.members is not None:
+            self.members.restore(values.get("members", []))

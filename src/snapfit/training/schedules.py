@@ -84,6 +84,48 @@ def cycle_ends(
     return [warmup_steps + end for end in _cycle_bounds(total_steps - warmup_steps, cycles, cycle_mult)[1:]]
 
 
+def with_rounds(anchor: Schedule, bounds: Sequence[int], *, rate: float, rewarm_fraction: float) -> Schedule:
+    """A schedule, and after it short cycles: each warms up to `rate`, then half a cosine takes it down to 0.
+
+    anchor: of the first bounds[0] steps. bounds: where the anchor and each round end, as from `round_ends`.
+    rate: in (0, 1]. rewarm_fraction: of each round's steps, in [0, 1).
+    As everywhere here, the first step of a round already learns, and steps from the last bound on are as the last one.
+    """
+    first, last = bounds[0], bounds[-1]
+
+    def multiplier(step: int) -> float:
+        if step < first:
+            return anchor(step)
+        step = min(step, last - 1)
+        number = bisect_right(bounds, step)
+        start, end = bounds[number - 1], bounds[number]
+        warm = min(round(rewarm_fraction * (end - start)), end - start - 1)
+        done = step - start
+        if done < warm:
+            return rate * (done + 1) / warm
+        return rate * _half_cosine((done - warm) / (end - start - warm))
+
+    return multiplier
+
+
+def round_ends(total_steps: int, rounds: int, anchor_share: float) -> list[int]:
+    """The numbers of finished steps at which the anchor and each of the `rounds` after it are over.
+
+    The anchor takes its share of all steps, the rounds share the rest alike; the last end is `total_steps`.
+    Raises BadInput where a round would have fewer than two steps, or the anchor none.
+    """
+    anchor = round(anchor_share * total_steps)
+    rest = total_steps - anchor
+    ends = [anchor + math.floor(rest * k / rounds + 0.5) for k in range(rounds + 1)]
+    if anchor < 1 or any(end - start < 2 for start, end in pairwise(ends)):
+        raise BadInput(
+            f"{rounds} rounds after {anchor} of {total_steps} steps",
+            "at least one step before the rounds and two in each of them",
+            "use fewer ensemble.rounds, another ensemble.anchor_share, or train for more epochs",
+        )
+    return ends
+
+
 def _check(
     shape: str,
     total_steps: int,

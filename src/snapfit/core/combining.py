@@ -1,0 +1,253 @@
+"""From the logits of several models to one answer, and which answer to ship: candidates, a stated rule, its price.
+
+Everything here is numpy on logits of held-out rows. A candidate is one model, or the mean of several models' scores;
+whether a model is a member of a run, an average of weights or a student of them makes no difference here.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from snapfit.core.calibration import calibration_error, fit_temperature
+from snapfit.core.errors import BadInput
+from snapfit.core.labels import Task
+from snapfit.core.metrics import METRICS, compute_metrics, is_better
+from snapfit.core.scores import logits_to_scores
+
+LEAST_SCORE = 1e-12
+"""Below it a mean of scores is taken as this when it becomes a logit again."""
+SLIGHT = 0.01
+"""Share of the least error that a cheaper candidate may lie above it, however sure that it does."""
+PICKS_A_MEMBER = 2
+"""How many picks a greedy selection has for each member, at most."""
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model that can be part of a candidate.
+
+    name: for people. logits: float [rows, n_outputs] of the held-out rows; a regression's in the table's units.
+    bytes: of its weights. single: whether it is one the training itself came to, rather than made from such.
+    """
+
+    name: str
+    logits: np.ndarray
+    bytes: int
+    single: bool = True
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """Something that could ship.
+
+    name: for people. picks: numbers of models, as often as each counts; one pick is a model by itself.
+    temperatures: of each pick's logits. temperature: of the mean's, see `combine`.
+    cost: forward passes of a prediction. bytes: of the weights it needs.
+    """
+
+    name: str
+    picks: tuple[int, ...]
+    temperatures: tuple[float, ...]
+    temperature: float
+    cost: int
+    bytes: int
+
+    @property
+    def is_mean(self) -> bool:
+        """Whether several models answer."""
+        return len(set(self.picks)) > 1
+
+
+@dataclass(frozen=True)
+class Quality:
+    """How good a candidate is on some rows.
+
+    metric: the value of the metric that decides. error: the nll, or a regression's mean squared error.
+    calibration: the expected calibration error; None for a regression. metrics: all of the task.
+    """
+
+    metric: float
+    error: float
+    calibration: float | None
+    metrics: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What the rule came to. chosen, best_single: numbers of candidates. rule: which part of it decided, in words."""
+
+    chosen: int
+    best_single: int
+    rule: str
+
+
+def combine(parts: Sequence[np.ndarray], temperatures: Sequence[float], task: Task, temperature: float) -> np.ndarray:
+    """Scores [n, k] of several models' logits [n, k]: each one's scores at its temperature, their mean, and that as
+    logits again at a temperature of its own. A regression's is the plain mean.
+    """
+    scores = [logits_to_scores(one, task, t) for one, t in zip(parts, temperatures, strict=True)]
+    mean: np.ndarray = np.mean(scores, axis=0)
+    if task == "regression" or temperature == 1.0:
+        return mean
+    return logits_to_scores(as_logits(mean, task), task, temperature)
+
+
+def as_logits(scores: np.ndarray, task: Task) -> np.ndarray:
+    """Logits [n, k] whose scores these are."""
+    if task == "regression":
+        return scores
+    low: np.ndarray = np.log(np.maximum(scores, LEAST_SCORE))
+    if task == "multi":
+        low -= np.log(np.maximum(1.0 - scores, LEAST_SCORE))
+    return low
+
+
+def row_errors(scores: np.ndarray, targets: np.ndarray, task: Task) -> np.ndarray:
+    """float64 [n]: each row's nll (multi: mean over its labels), or a regression's squared error."""
+    if task == "regression":
+        return np.asarray(((scores - targets) ** 2).mean(axis=1))
+    if task == "single":
+        likely = scores[np.arange(len(scores)), targets][:, None]
+    else:
+        likely = np.where(targets > 0, scores, 1.0 - scores)
+    return np.asarray(-np.log(np.maximum(likely, LEAST_SCORE)).mean(axis=1))
+
+
+def measure(scores: np.ndarray, targets: np.ndarray, task: Task, metric: str) -> Quality:
+    """The quality of scores float [n, k]. metric: one of the task's. Raises BadInput as `compute_metrics` does."""
+    metrics = compute_metrics(task, scores, targets)
+    error = float(row_errors(scores, targets, task).mean())
+    return Quality(metrics[metric], error, calibration_error(scores, targets, task), metrics)
+
+
+def greedy_picks(scores: Sequence[np.ndarray], targets: np.ndarray, task: Task, metric: str) -> list[int]:
+    """Which models a mean should hold, and how often (Caruana et al. 2004): one after another, with replacement.
+
+    scores: of each model, float [n, k]. It begins with the best one, and each further pick is the one that helps most:
+    by the metric, and where that stays equal by the error. It ends when none helps.
+    """
+    found = [measure(one, targets, task, metric) for one in scores]
+    first = best_of(found, metric)
+    picks, total, so_far = [first], scores[first].copy(), found[first]
+    while len(picks) < PICKS_A_MEMBER * len(scores):
+        tried = [measure((total + one) / (len(picks) + 1), targets, task, metric) for one in scores]
+        following = best_of(tried, metric)
+        if not _beats(tried[following], so_far, metric):
+            break
+        picks.append(following)
+        total, so_far = total + scores[following], tried[following]
+    return picks
+
+
+def best_of(found: Sequence[Quality], metric: str) -> int:
+    """The number of the best: by the metric, among equals by the error; the first of equals in both."""
+    best = 0
+    for i, one in enumerate(found):
+        if _beats(one, found[best], metric):
+            best = i
+    return best
+
+
+def make_candidates(models: Sequence[Model], targets: np.ndarray, task: Task, metric: str) -> list[Candidate]:
+    """Every model by itself, the mean of all single ones, and the greedy selection among those.
+
+    Few on purpose: the more there are to choose from, the more the choice is one of luck.
+    Raises BadInput without models.
+    """
+    if not models:
+        raise BadInput("no models to choose from", "at least one", "keep members: --set ensemble.members=6")
+    heat = [fit_temperature(one.logits, targets, task) for one in models]
+    made = [Candidate(one.name, (i,), (heat[i],), 1.0, 1, one.bytes) for i, one in enumerate(models)]
+    singles = [i for i, one in enumerate(models) if one.single]
+    if len(singles) > 1:
+        scores = [logits_to_scores(models[i].logits, task, heat[i]) for i in singles]
+        picks = [singles[i] for i in greedy_picks(scores, targets, task, metric)]
+        for name, members in (("mean of all", singles), ("greedy selection", sorted(picks))):
+            if len(set(members)) > 1 and (name == "mean of all" or sorted(picks) != singles):
+                made.append(_mean(name, members, models, heat, targets, task))
+    return made
+
+
+def scores_of(candidate: Candidate, models: Sequence[Model], task: Task, rows: np.ndarray | None = None) -> np.ndarray:
+    """A candidate's scores float64 [n, k]. rows: int [n], default all of them."""
+    parts = [models[i].logits if rows is None else models[i].logits[rows] for i in candidate.picks]
+    return combine(parts, candidate.temperatures, task, candidate.temperature)
+
+
+def choose(
+    candidates: Sequence[Candidate], models: Sequence[Model], targets: np.ndarray, task: Task, metric: str
+) -> Choice:
+    """The rule. Candidates that are not worse than the best single model, neither by the metric nor by the error,
+    are in question; of those whose error is near the least one, within SLIGHT or one standard error of the difference
+    row by row, the cheapest is taken: by forward passes, then bytes, then error. Where none is in question the best
+    single one ships.
+    """
+    scores = [scores_of(one, models, task) for one in candidates]
+    found = [measure(one, targets, task, metric) for one in scores]
+    alone = [i for i, one in enumerate(candidates) if not one.is_mean and models[one.picks[0]].single]
+    best = alone[best_of([found[i] for i in alone], metric)]
+    in_question = [i for i, one in enumerate(found) if not _worse(one, found[best], metric)]
+    others = [i for i in in_question if i != best]
+    if not others:
+        return Choice(best, best, f"no other candidate is as good as the best single one in both {metric} and error")
+    least = min(in_question, key=lambda i: found[i].error)
+    errors = row_errors(scores[least], targets, task)
+    near = []
+    for i in in_question:
+        more = row_errors(scores[i], targets, task) - errors
+        noise = more.std(ddof=1 if len(more) > 1 else 0) / len(more) ** 0.5
+        if more.mean() <= max(noise, SLIGHT * found[least].error):
+            near.append(i)
+    chosen = min(near, key=lambda i: (candidates[i].cost, candidates[i].bytes, found[i].error))
+    if chosen == least:
+        rule = f"the least error of those that are not worse than the best single one in {metric} or error"
+    else:
+        rule = f"the cheapest of those near the least error, which is that of {candidates[least].name}"
+    return Choice(chosen, best, rule)
+
+
+def cross_fitted(
+    models: Sequence[Model], targets: np.ndarray, task: Task, metric: str, *, seed: int = 0
+) -> tuple[Quality, Quality]:
+    """What to expect on new rows of the candidate chosen, and of the best single one: chosen on one half of the rows
+    with everything that is fitted, measured on the other, and the other way round; all rows are measured once.
+
+    Weights that were averaged because of these rows were chosen on both halves; for them it stays a little too good.
+    Raises BadInput for fewer than four rows.
+    """
+    if len(targets) < 4:
+        raise BadInput(f"{len(targets)} held-out rows", "at least four", "hold more out: --set data.valid_fraction=0.1")
+    order = np.random.default_rng(seed).permutation(len(targets))
+    halves = [np.sort(order[: len(order) // 2]), np.sort(order[len(order) // 2 :])]
+    shape = (len(targets), models[0].logits.shape[1])
+    chosen, single = np.empty(shape), np.empty(shape)
+    for fit, held in (halves, halves[::-1]):
+        half = [Model(one.name, one.logits[fit], one.bytes, one.single) for one in models]
+        made = make_candidates(half, targets[fit], task, metric)
+        choice = choose(made, half, targets[fit], task, metric)
+        chosen[held] = scores_of(made[choice.chosen], models, task, held)
+        single[held] = scores_of(made[choice.best_single], models, task, held)
+    return measure(chosen, targets, task, metric), measure(single, targets, task, metric)
+
+
+def _mean(
+    name: str, members: Sequence[int], models: Sequence[Model], heat: Sequence[float], targets: np.ndarray, task: Task
+) -> Candidate:
+    temperatures = tuple(heat[i] for i in members)
+    mean = combine([models[i].logits for i in members], temperatures, task, 1.0)
+    whole = fit_temperature(as_logits(mean, task), targets, task)
+    different = set(members)
+    return Candidate(name, tuple(members), temperatures, whole, len(different), sum(models[i].bytes for i in different))
+
+
+def _beats(one: Quality, other: Quality, metric: str) -> bool:
+    if one.metric == other.metric:
+        return one.error < other.error
+    return is_better(metric, one.metric, other.metric)
+
+
+def _worse(one: Quality, other: Quality, metric: str) -> bool:
+    better = METRICS[metric].higher_is_better
+    by_metric = one.metric < other.metric if better else one.metric > other.metric
+    return by_metric or one.error > other.error or np.isnan(one.metric)

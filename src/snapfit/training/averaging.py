@@ -1,0 +1,167 @@
+"""Soups: one model from the weights of several (Izmailov et al. 2018; Wortsman et al. 2022), where these share a basin.
+
+The mean of two weights is only as good as they are when no barrier lies between them. So each member is first tried
+half way to the best one; where the model there is clearly worse than both, the member is left out of every soup.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from snapfit.core.combining import Quality, best_of, measure
+from snapfit.core.errors import BadInput
+from snapfit.core.labels import Task
+from snapfit.core.metrics import METRICS
+from snapfit.core.scores import logits_to_scores
+
+Weights = Mapping[str, Tensor]
+LogitsOf = Callable[[Weights], np.ndarray]
+"""Weights -> logits float [rows, n_outputs] of the held-out rows."""
+
+
+@dataclass(frozen=True)
+class Soup:
+    """An average of weights. ingredients: numbers of the members in it. logits: of the held-out rows."""
+
+    name: str
+    ingredients: tuple[int, ...]
+    weights: dict[str, Tensor]
+    logits: np.ndarray
+
+
+@dataclass(frozen=True)
+class Barrier:
+    """A member that no soup may hold. quality: half way to the best one. why: in words."""
+
+    member: int
+    quality: Quality
+    why: str
+
+
+def average(weights: Sequence[Weights], shares: Sequence[float] | None = None) -> dict[str, Tensor]:
+    """The mean of weights, on the CPU; sums are float64, so that order hardly matters.
+
+    shares: of each, default the same; they need not add up to 1. What is no floating-point number (counters, position
+    ids) is the first one's. Raises BadInput when names or shapes differ, or there is nothing to average.
+    """
+    if not weights:
+        raise BadInput("no weights to average", "at least one member", "keep members: --set ensemble.members=6")
+    shares = [1.0] * len(weights) if shares is None else shares
+    whole = math.fsum(shares)
+    first = weights[0]
+    for other in weights[1:]:
+        if other.keys() != first.keys() or any(other[name].shape != first[name].shape for name in first):
+            raise BadInput("weights of different models", "members of one run", "average those of one run")
+    mean: dict[str, Tensor] = {}
+    for name, tensor in first.items():
+        if not tensor.is_floating_point():
+            mean[name] = tensor.detach().cpu().clone()
+            continue
+        total = torch.zeros(tensor.shape, dtype=torch.float64)
+        for one, share in zip(weights, shares, strict=True):
+            total.add_(one[name].detach().cpu().double(), alpha=share / whole)
+        mean[name] = total.to(tensor.dtype)
+    return mean
+
+
+def make_soups(
+    members: Sequence[Weights],
+    logits: Sequence[np.ndarray],
+    logits_of: LogitsOf,
+    targets: np.ndarray,
+    task: Task,
+    metric: str,
+) -> tuple[list[Soup], list[Barrier]]:
+    """The uniform and the greedy soup of members, and the members that a barrier keeps out of both.
+
+    members, logits: weights of each, and its logits on the held-out rows. logits_of: those of other weights.
+    The greedy soup takes members from the best down, and keeps each whose presence makes it no worse by the metric and,
+    where that stays equal, by the error. A soup of fewer than two, or of the same members as another one, is left out.
+    """
+    if len(members) < 2:
+        return [], []
+    found = [_measured(one, targets, task, metric) for one in logits]
+    best = best_of(found, metric)
+    barriers = _barriers(members, found, best, logits_of, targets, task, metric)
+    apart = {barrier.member for barrier in barriers}
+    usable = [i for i in range(len(members)) if i not in apart]
+    soups = []
+    if len(usable) > 1:
+        mixed = average([members[i] for i in usable])
+        soups.append(Soup("uniform soup", tuple(usable), mixed, logits_of(mixed)))
+    greedy = _greedy(members, found, best, usable, logits_of, targets, task, metric)
+    if greedy is not None and greedy.ingredients != tuple(usable):
+        soups.append(greedy)
+    return soups, barriers
+
+
+def _greedy(
+    members: Sequence[Weights],
+    found: Sequence[Quality],
+    best: int,
+    usable: Sequence[int],
+    logits_of: LogitsOf,
+    targets: np.ndarray,
+    task: Task,
+    metric: str,
+) -> Soup | None:
+    left = set(usable) - {best}
+    taken, quality, soup = [best], found[best], None
+    while left:
+        ranked = sorted(left)
+        following = ranked[best_of([found[i] for i in ranked], metric)]
+        left.remove(following)
+        tried = sorted([*taken, following])
+        mixed = average([members[i] for i in tried])
+        logits = logits_of(mixed)
+        now = _measured(logits, targets, task, metric)
+        if best_of([now, quality], metric) == 0:  # the first of equals: no worse is enough
+            taken, quality = tried, now
+            soup = Soup("greedy soup", tuple(tried), mixed, logits)
+    return soup
+
+
+def _barriers(
+    members: Sequence[Weights],
+    found: Sequence[Quality],
+    best: int,
+    logits_of: LogitsOf,
+    targets: np.ndarray,
+    task: Task,
+    metric: str,
+) -> list[Barrier]:
+    barriers = []
+    for i in range(len(members)):
+        if i == best:
+            continue
+        half_way = _measured(logits_of(average([members[i], members[best]])), targets, task, metric)
+        why = _clearly_worse(half_way, (found[i], found[best]), metric, len(targets))
+        if why is not None:
+            barriers.append(Barrier(i, half_way, why))
+    return barriers
+
+
+def _clearly_worse(half_way: Quality, ends: tuple[Quality, Quality], metric: str, rows: int) -> str | None:
+    """In words, by what it is worse than both ends by more than a standard error; None if it is not.
+
+    Metrics that are shares have the error of a share; of others the error stands in: a quarter more than both.
+    """
+    values = [one.metric for one in ends]
+    if METRICS[metric].higher_is_better and all(0.0 <= value <= 1.0 for value in values):
+        worse = min(values)
+        spread = math.sqrt(worse * (1.0 - worse) / rows)
+        if half_way.metric < worse - spread:
+            return f"half way to the best member {metric} is {half_way.metric:.4f}, at the worse end {worse:.4f}"
+        return None
+    most = max(one.error for one in ends)
+    if half_way.error > 1.25 * most:
+        return f"half way to the best member the error is {half_way.error:.4f}, at the worse end {most:.4f}"
+    return None
+
+
+def _measured(logits: np.ndarray, targets: np.ndarray, task: Task, metric: str) -> Quality:
+    return measure(logits_to_scores(logits, task), targets, task, metric)
