@@ -216,6 +216,19 @@ def test_a_stopped_training_ends_with_the_same_members(star: Plan, tmp_path: Pat
     again.close(prune=True)
 
 
+def test_a_member_that_could_not_be_kept_is_told_of_to_the_last(encoder: Path, tmp_path: Path) -> None:
+    plan = make_plan_on(encoder, ensemble__members=2, schedule__shape="cosine_restarts", schedule__cycles=2)
+    for step in (6, 12):
+        (tmp_path / f"step-{step:06d}").write_text("in the way", encoding="utf-8")
+    members = members_of(plan, tmp_path)
+    stage = Stage(plan, members=members).run()
+    texts = [event["text"] for event in stage.of_kind("notice")]
+    assert sum("a member could not be kept" in text and "is a file" in text for text in texts) >= 1
+    assert 12 not in [one.step for one in members.all]
+    assert "step-000012" in texts[-1]
+    members.close(prune=True)
+
+
 def test_a_star_whose_anchor_is_gone_says_so(star: Plan, tmp_path: Path) -> None:
     first = members_of(star, tmp_path / "snapshots")
     Stage(star, tmp_path / "checkpoints", members=first, hurry=True, on=stop_at_step(7)).run()

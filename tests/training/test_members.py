@@ -1,12 +1,15 @@
 """Members: which weights stay, that they are stored as they were, and what becomes of damage and of failed writes."""
 
 from pathlib import Path
+from threading import Event, Timer
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
 from snapfit.core.errors import BadInput
+from snapfit.training import members as members_module
 from snapfit.training.members import Member, Members, Why, kept, read_member
 
 
@@ -77,7 +80,7 @@ def test_weights_come_back_as_they_were(tmp_path: Path, on_disk: bool) -> None:
     found = Members(2, tmp_path / "snapshots" if on_disk else None)
     for step in (2, 4, 6):
         found.add(member(step, "cycle", 0.5), weights(step))
-    assert found.failures(wait=True) == []
+    assert found.failures(to_the_end=True) == []
     assert [one.step for one in found.all] == [4, 6]
     for one in found.all:
         assert equal(dict(found.weights(one)), weights(one.step))
@@ -87,6 +90,25 @@ def test_weights_come_back_as_they_were(tmp_path: Path, on_disk: bool) -> None:
         about, held = read_member(tmp_path / "snapshots" / "step-000006")
         assert about == member(6, "cycle", 0.5)
         assert equal(held, weights(6))
+
+
+def test_what_was_added_is_on_disk_once_it_settled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    written = Event()
+    write = members_module.write_tensors
+
+    def slowly(*arguments: Any) -> str:
+        assert written.wait(20)
+        return write(*arguments)
+
+    monkeypatch.setattr(members_module, "write_tensors", slowly)
+    found = Members(2, tmp_path)
+    found.add(member(2), weights(2))
+    assert found.failures() == []
+    assert not (tmp_path / "step-000002").exists()
+    Timer(0.05, written.set).start()
+    found.settle()
+    assert read_member(tmp_path / "step-000002")[0] == member(2)
+    found.close(prune=True)
 
 
 def test_others_folders_are_left_alone(tmp_path: Path) -> None:
@@ -114,10 +136,10 @@ def test_a_member_that_cannot_be_written_is_none_and_is_told_of(tmp_path: Path) 
     (tmp_path / "step-000002").write_text("in the way")
     found.add(member(2), weights(2))
     found.add(member(4), weights(4))
-    (error,) = found.failures(wait=True)
+    (error,) = found.failures(to_the_end=True)
     assert "is a file" in error
     assert [one.step for one in found.all] == [4]
-    assert found.failures(wait=True) == []
+    assert found.failures(to_the_end=True) == []
     found.close(prune=True)
 
 

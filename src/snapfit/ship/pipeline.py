@@ -238,9 +238,15 @@ def _carry_out(
     """Train as planned and write what ships."""
     start = time.monotonic()
     run.write_settled(plan.recipe, plan.tables)
-    saver = Saver(run.checkpoints, keep=plan.recipe.checkpoint.keep, before_rename=journal.sync)
     wanted = plan.recipe.ensemble.members
     members = Members(wanted, run.snapshots) if wanted else None
+
+    def before_a_checkpoint_is_seen() -> None:
+        journal.sync()
+        if members is not None:
+            members.settle()
+
+    saver = Saver(run.checkpoints, keep=plan.recipe.checkpoint.keep, before_rename=before_a_checkpoint_is_seen)
     try:
         fitted = fit(
             plan, notify=notify, stop=stop, saver=saver, members=members, resume=checkpoint, save_at_once=changed

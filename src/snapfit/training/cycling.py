@@ -47,9 +47,9 @@ class Cycling:
         if cycles.restarts_after(progress.step):
             self._begin_round()
 
-    def report(self, *, wait: bool = False) -> None:
-        """Tell of members that could not be written."""
-        for error in self._members.failures(wait=wait) if self._members is not None else ():
+    def report(self, *, to_the_end: bool = False) -> None:
+        """Tell of members that could not be written. to_the_end: wait for those that are being written."""
+        for error in self._members.failures(to_the_end=to_the_end) if self._members is not None else ():
             self._notify("notice", text=f"a member could not be kept: {error}")
 
     # ---------------------------------------------------------------- parts

@@ -132,6 +132,7 @@ class Training:
             self._evaluate()
         while not (self.over or self._stop()):
             self._advance()
+        self._cycling.report(to_the_end=True)
         self._save_the_end()
         if self.over:
             if self.progress.step < self.plan.total_steps:
@@ -355,15 +356,16 @@ def evaluation_steps(total_steps: int, epochs: float, per_epoch: int) -> set[int
 
 
 def _check_room(training: Training, saver: Saver) -> None:
-    """Prove that the disk holds the checkpoints and the bundle."""
+    """Prove that the disk holds the checkpoints, the members and the bundle."""
     model_bytes = sum(tensor.nbytes for tensor in training.assembly.model.state_dict().values())
     remembered = 2 if "betas" in training.assembly.optimizer.defaults else 1
     best = 1 if "valid" in training.plan.examples else 0
+    kept = training.plan.recipe.ensemble.members
     check_disk(
         saver.root,
         (1 + remembered + best) * model_bytes,
         keep=training.plan.recipe.checkpoint.keep,
-        other_bytes=model_bytes,
+        other_bytes=(1 + kept) * model_bytes,
     )
 
 

@@ -9,7 +9,7 @@ stands in the training's progress, and so in its checkpoints; folders of others 
 """
 
 from collections.abc import Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -71,7 +71,7 @@ def kept(members: Sequence[Member], most: int) -> list[Member]:
 class Members:
     """The members of one training, at most `most` of them.
 
-    root: where their weights are written; None holds them in memory. Not for several threads.
+    root: where their weights are written; None holds them in memory. Not for several threads, but for `settle`.
     """
 
     def __init__(self, most: int, root: Path | None = None) -> None:
@@ -102,14 +102,14 @@ class Members:
         self.all = kept([*self._others(member), member], self.most)
         self._held = {step: held for step, held in self._held.items() if step in {one.step for one in self.all}}
 
-    def failures(self, *, wait: bool = False) -> list[str]:
+    def failures(self, *, to_the_end: bool = False) -> list[str]:
         """Why members could not be written since this was last asked; those are members no longer.
 
-        wait: for all that is being written.
+        to_the_end: wait for all that is being written.
         """
         errors = []
         for member, future in list(self._written):
-            if not (wait or future.done()):
+            if not (to_the_end or future.done()):
                 continue
             self._written.remove((member, future))
             if (error := future.exception()) is not None:
@@ -117,11 +117,17 @@ class Members:
                 errors.append(str(error).splitlines()[0] if str(error) else type(error).__name__)
         return errors
 
+    def settle(self) -> None:
+        """Return when what was added so far is on disk, or could not be written. For any thread: a checkpoint that
+        names a member must not be visible before the member is.
+        """
+        wait([future for _, future in list(self._written)])
+
     def weights(self, member: Member) -> Mapping[str, Tensor]:
         """A member's weights, verified. Raises WorkFailed or BadInput when they cannot be read."""
         if self.root is None:
             return self._held[member.step]
-        self.failures(wait=True)
+        self.failures(to_the_end=True)
         return read_member(self.root / member.folder)[1]
 
     def restore(self, values: Sequence[Mapping[str, Any]]) -> None:
@@ -130,7 +136,7 @@ class Members:
         """
         found = [Member.from_dict(one) for one in values]
         if self.root is not None:
-            self.failures(wait=True)
+            self.failures(to_the_end=True)
             found = [member for member in found if _is_there(self.root / member.folder, member)]
         self.all = found
 
