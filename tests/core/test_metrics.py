@@ -13,7 +13,7 @@ from hypothesis.extra import numpy as hnp
 
 from snapfit.core import metrics
 from snapfit.core.errors import BadInput
-from snapfit.core.metrics import METRICS, compute_metrics, is_better
+from snapfit.core.metrics import METRICS, compute_metrics, is_better, standard_error
 from snapfit.core.scores import logits_to_scores
 from snapfit.core.tallies import confusion, confusion_summary, per_class
 
@@ -181,3 +181,13 @@ def test_which_is_better() -> None:
     assert not is_better("accuracy", float("nan"), None)
     with pytest.raises(BadInput, match="use 'accuracy'"):
         is_better("acuracy", 1.0, 0.0)
+
+
+@pytest.mark.parametrize("rows", [1, 50, 3_080])
+def test_the_standard_error_is_that_of_a_share_of_rows(rows: int) -> None:
+    for share in (0.0, 0.25, 0.9, 1.0):
+        expected = scipy.stats.binom(rows, share).std() / rows
+        assert standard_error("accuracy", share, rows) == pytest.approx(expected)
+    assert standard_error("rmse", 0.5, rows) is None
+    assert standard_error("nll", 0.5, rows) is None
+    assert standard_error("pearson", -0.1, rows) is None

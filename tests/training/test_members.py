@@ -131,6 +131,17 @@ def test_members_go_on_from_what_a_checkpoint_says(tmp_path: Path) -> None:
     assert equal(dict(again.weights(again.all[1])), weights(4))
 
 
+def test_in_memory_going_back_leaves_out_what_was_let_go() -> None:
+    found = Members(2)
+    for step in (2, 4):
+        found.add(member(step, "cycle", 0.5), weights(step))
+    before = found.to_dict()
+    found.add(member(6, "cycle", 0.5), weights(6))
+    found.restore(before)
+    assert [one.step for one in found.all] == [4]
+    assert equal(dict(found.weights(found.all[0])), weights(4))
+
+
 def test_a_member_that_cannot_be_written_is_none_and_is_told_of(tmp_path: Path) -> None:
     found = Members(3, tmp_path)
     (tmp_path / "step-000002").write_text("in the way")

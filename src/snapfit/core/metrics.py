@@ -71,6 +71,16 @@ def is_better(name: str, new: float, old: float | None) -> bool:
     return new > old if metric.higher_is_better else new < old
 
 
+def standard_error(name: str, value: float, rows: int) -> float | None:
+    """That of a metric's value over so many rows, taken for a share of them, as accuracy is and F1 nearly is.
+
+    None for a metric that is no share: one whose value is outside 0..1, or of which less is better.
+    """
+    if not METRICS[name].higher_is_better or not 0.0 <= value <= 1.0:
+        return None
+    return float(np.sqrt(value * (1.0 - value) / rows))
+
+
 def label_tally(
     task: Task, n_outputs: int, *, thresholds: np.ndarray | None = None, with_mistakes: bool = False
 ) -> LabelTally:

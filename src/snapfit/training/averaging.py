@@ -15,12 +15,14 @@ from torch import Tensor
 from snapfit.core.combining import Quality, best_of, measure
 from snapfit.core.errors import BadInput
 from snapfit.core.labels import Task
-from snapfit.core.metrics import METRICS
+from snapfit.core.metrics import standard_error
 from snapfit.core.scores import logits_to_scores
 
 Weights = Mapping[str, Tensor]
 LogitsOf = Callable[[Weights], np.ndarray]
 """Weights -> logits float [rows, n_outputs] of the held-out rows."""
+MOST_ERROR = 1.25
+"""Times the error of the worse end from which a barrier lies between two members, where the metric is no share."""
 
 
 @dataclass(frozen=True)
@@ -148,17 +150,16 @@ def _barriers(
 def _clearly_worse(half_way: Quality, ends: tuple[Quality, Quality], metric: str, rows: int) -> str | None:
     """In words, by what it is worse than both ends by more than a standard error; None if it is not.
 
-    Metrics that are shares have the error of a share; of others the error stands in: a quarter more than both.
+    Where the metric has no standard error, the nll or squared error decides: more than MOST_ERROR times both.
     """
-    values = [one.metric for one in ends]
-    if METRICS[metric].higher_is_better and all(0.0 <= value <= 1.0 for value in values):
-        worse = min(values)
-        spread = math.sqrt(worse * (1.0 - worse) / rows)
-        if half_way.metric < worse - spread:
-            return f"half way to the best member {metric} is {half_way.metric:.4f}, at the worse end {worse:.4f}"
+    worse = min(ends, key=lambda one: one.metric)
+    spread = standard_error(metric, worse.metric, rows)
+    if spread is not None:
+        if half_way.metric < worse.metric - spread:
+            return f"half way to the best member {metric} is {half_way.metric:.4f}, at the worse end {worse.metric:.4f}"
         return None
     most = max(one.error for one in ends)
-    if half_way.error > 1.25 * most:
+    if half_way.error > MOST_ERROR * most:
         return f"half way to the best member the error is {half_way.error:.4f}, at the worse end {most:.4f}"
     return None
 

@@ -1,13 +1,12 @@
 """What happens where a cycle ends: its weights are kept, unless they left the basin, and a round may begin anew."""
 
-import math
 from collections.abc import Mapping
 
 import torch
 from torch import Tensor
 
 from snapfit.core.errors import WorkFailed
-from snapfit.core.metrics import METRICS
+from snapfit.core.metrics import standard_error
 from snapfit.training.assemble import Assembly
 from snapfit.training.evaluation import Evaluation
 from snapfit.training.members import Member, Members
@@ -83,10 +82,8 @@ class Cycling:
         if now > MOST_NLL * then:
             return f"its {error} is {now:.4f}, the anchor's {then:.4f}"
         then, now = anchor.metrics[self._metric], result.metrics[self._metric]
-        if not METRICS[self._metric].higher_is_better or not 0.0 <= then <= 1.0:
-            return None
-        spread = math.sqrt(then * (1.0 - then) / result.rows)  # of a share, which these metrics are or are close to
-        if then - now > STANDARD_ERRORS * spread:
+        spread = standard_error(self._metric, then, result.rows)
+        if spread is not None and then - now > STANDARD_ERRORS * spread:
             return f"its {self._metric} is {now:.4f}, the anchor's {then:.4f} +- {spread:.4f}"
         return None
 

@@ -17,8 +17,8 @@ from typing import Any, Literal
 
 from torch import Tensor
 
-from snapfit.core.errors import BadInput, SnapfitError, WorkFailed
-from snapfit.core.files import read_json, write_json_atomic
+from snapfit.core.errors import BadInput, SnapfitError
+from snapfit.core.files import cannot_write, read_json, write_json_atomic
 from snapfit.core.folders import remove_folder, remove_leftovers, staged_folder, verify_manifest, write_manifest
 from snapfit.training.tensor_files import read_tensors, write_tensors
 
@@ -131,14 +131,11 @@ class Members:
         return read_member(self.root / member.folder)[1]
 
     def restore(self, values: Sequence[Mapping[str, Any]]) -> None:
-        """Be what a checkpoint says. Members whose folder is gone are left out: what is trained anew brings them back,
+        """Be what a checkpoint says. Members whose weights are gone are left out: what is trained anew brings them back,
         or others that took their places.
         """
-        found = [Member.from_dict(one) for one in values]
-        if self.root is not None:
-            self.failures(to_the_end=True)
-            found = [member for member in found if _is_there(self.root / member.folder, member)]
-        self.all = found
+        self.failures(to_the_end=True)
+        self.all = [member for member in map(Member.from_dict, values) if self._has(member)]
 
     def to_dict(self) -> list[dict[str, Any]]:
         """The members as plain values, without their weights."""
@@ -154,6 +151,11 @@ class Members:
             if folder.name not in wanted and (folder / MEMBER_FILE).is_file():
                 with suppress(SnapfitError):  # it only takes room
                     remove_folder(folder)
+
+    def _has(self, member: Member) -> bool:
+        if self.root is None:
+            return member.step in self._held
+        return _is_there(self.root / member.folder, member)
 
     def _others(self, member: Member) -> list[Member]:
         return [one for one in self.all if one.step != member.step]
@@ -192,4 +194,4 @@ def _write(folder: Path, member: Member, weights: Mapping[str, Tensor]) -> None:
             write_json_atomic(staged / MEMBER_FILE, {"kind": KIND, "format": FORMAT, **asdict(member)})
             write_manifest(staged, known={WEIGHTS_FILE: digest})
     except OSError as error:
-        raise WorkFailed(f"could not write {folder}: {error.strerror or error}") from error
+        raise cannot_write(folder, error) from error

@@ -13,6 +13,7 @@ from snapfit.core.errors import BadInput
 
 Values = dict[str, dict[str, Any]]
 """Parameter name -> key -> what is not a tensor."""
+_MOMENTUM = ("exp_avg", "momentum_buffer")
 
 
 def optimizer_state(model: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], Values]:
@@ -52,9 +53,6 @@ def restore_optimizer_state(
         )
     state = {number: remembered[name] for number, name in enumerate(trained) if name in remembered}
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
-
-
-_MOMENTUM = ("exp_avg", "momentum_buffer")
 
 
 def forget_momentum(optimizer: torch.optim.Optimizer) -> None:
