@@ -131,8 +131,8 @@ class Members:
         return read_member(self.root / member.folder)[1]
 
     def restore(self, values: Sequence[Mapping[str, Any]]) -> None:
-        """Be what a checkpoint says. Members whose weights are gone are left out: what is trained anew brings them back,
-        or others that took their places.
+        """Be what a checkpoint says. Members whose weights are gone are left out: what is trained anew brings them
+        back, or others that took their places.
         """
         self.failures(to_the_end=True)
         self.all = [member for member in map(Member.from_dict, values) if self._has(member)]
