@@ -11,6 +11,7 @@ from snapfit.core.errors import BadInput, SnapfitError
 from snapfit.core.recipe import Recipe, load_recipe
 from snapfit.loading import load
 from snapfit.runtime.predictor import Predictor
+from snapfit.ship.ensembling import ensemble
 from snapfit.ship.pipeline import TrainResult, train
 from snapfit.version import __version__
 
@@ -21,6 +22,7 @@ PUBLIC = {
     "SnapfitError": SnapfitError,
     "TrainResult": TrainResult,
     "__version__": __version__,
+    "ensemble": ensemble,
     "load": load,
     "load_recipe": load_recipe,
     "train": train,

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from snapfit.core.recipe import Recipe, load_recipe
     from snapfit.loading import load
     from snapfit.runtime.predictor import Predictor
+    from snapfit.ship.ensembling import ensemble
     from snapfit.ship.pipeline import TrainResult, train
 
 __all__ = [
@@ -27,6 +28,7 @@ __all__ = [
     "SnapfitError",
     "TrainResult",
     "__version__",
+    "ensemble",
     "load",
     "load_recipe",
     "train",
@@ -38,11 +40,12 @@ _HOMES = {
     "Recipe": "snapfit.core.recipe",
     "SnapfitError": "snapfit.core.errors",
     "TrainResult": "snapfit.ship.pipeline",
+    "ensemble": "snapfit.ship.ensembling",
     "load": "snapfit.loading",
     "load_recipe": "snapfit.core.recipe",
     "train": "snapfit.ship.pipeline",
 }
-_NEEDS_TRAIN = {"train", "TrainResult"}
+_NEEDS_TRAIN = {"ensemble", "train", "TrainResult"}
 
 
 def __getattr__(name: str) -> Any:

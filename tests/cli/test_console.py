@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from snapfit.cli.console import Console, Pace, aligned, byte_size, clock, metrics_lines, recipe_lines
+from snapfit.cli.console import Console, Pace
+from snapfit.cli.lines import aligned, byte_size, clock, metrics_lines, recipe_lines
 from snapfit.core.recipe import Recipe
 
 STEP = {

@@ -18,6 +18,7 @@ import typer
 from typer.core import TyperGroup
 
 from snapfit.cli.demo import demo
+from snapfit.cli.ensemble import ensemble
 from snapfit.cli.evaluate import evaluate
 from snapfit.cli.inspect import inspect
 from snapfit.cli.predict import predict
@@ -54,7 +55,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for _command in (train, evaluate, predict, inspect, demo):
+for _command in (train, ensemble, evaluate, predict, inspect, demo):
     app.command()(_command)
 
 

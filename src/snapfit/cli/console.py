@@ -9,9 +9,10 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TextIO
 
-from rich.cells import cell_len
 from rich.console import Console as RichConsole
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+from snapfit.cli.lines import clock, recipe_lines, verdict_lines
 
 LEVELS = {"debug": 0, "info": 1, "warning": 2, "error": 3}
 _LEFT = 11  # width of the word that begins a line
@@ -179,6 +180,15 @@ class Console:
         )
         self.note("too hot", f"{text}multiplied by {event['restart_factor']:g}", level="warning")
 
+    def _student(self, event: Mapping[str, Any]) -> None:
+        self.close()
+        teachers = f"what {event['teachers']} sets of weights say" if event["teachers"] > 1 else "what they say"
+        self.note("student", f"from {event['start']} it learns {teachers} of {event['rows']:,} texts")
+
+    def _verdict(self, event: Mapping[str, Any]) -> None:
+        self.close()
+        self.rows("verdict", verdict_lines(event))
+
     def _checkpoint(self, event: Mapping[str, Any]) -> None:
         waited = f"training waited for {event['blocked_seconds']:.2f} of {event['seconds']:.2f} s"
         self.note("saved", f"{event['folder']}; {waited}", level="info" if event["step"] else "debug")
@@ -264,6 +274,8 @@ _RENDERERS: dict[str, Callable[[Console, Mapping[str, Any]], None]] = {
     "member": Console._member,
     "round": Console._round,
     "left_basin": Console._left_basin,
+    "student": Console._student,
+    "verdict": Console._verdict,
     "checkpoint": Console._checkpoint,
     "checkpoint_failed": Console._checkpoint_failed,
     "fault": Console._fault,
@@ -274,72 +286,6 @@ _RENDERERS: dict[str, Callable[[Console, Mapping[str, Any]], None]] = {
     "early_stop": Console._early_stop,
     "final": Console._final,
 }
-
-
-def recipe_lines(recipe: Mapping[str, Mapping[str, Any]], reasons: Mapping[str, str], *, every: bool) -> list[str]:
-    """The resolved recipe as aligned `key = value  (reason)`: what was settled or given; all with `every`."""
-    from snapfit.core.recipe import Recipe
-
-    defaults = Recipe().to_dict()
-    rows = []
-    for section, settings in recipe.items():
-        for name, value in settings.items():
-            key = f"{section}.{name}"
-            given = value != defaults.get(section, {}).get(name)
-            reason = reasons.get(key) or ("given" if given else "default")
-            if key in reasons or given or every:
-                rows.append((f"{key} = {plain(value)}", f"({reason})"))
-    return aligned(rows)
-
-
-def plain(value: Any) -> str:
-    """A setting's value as it is written on the command line."""
-    if value is None:
-        return "none"
-    return json.dumps(value, ensure_ascii=False) if isinstance(value, (dict, list)) else str(value)
-
-
-def metrics_lines(metrics: Mapping[str, Mapping[str, float]]) -> list[str]:
-    """Metrics by split as an aligned table."""
-    names = list(dict.fromkeys(name for values in metrics.values() for name in values))
-    rows = [("", *names)]
-    rows += [(split, *(f"{values[name]:.4f}" for name in names)) for split, values in metrics.items()]
-    return aligned(rows, right=range(1, len(names) + 1))
-
-
-def aligned(rows: Sequence[Sequence[str]], *, right: Sequence[int] = ()) -> list[str]:
-    """Rows of cells as lines whose columns stand under one another, also where characters are wide.
-
-    right: the columns that are set to the right.
-    """
-    if not rows:
-        return []
-    widths = [max(cell_len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    lines = []
-    for row in rows:
-        cells = []
-        for i, cell in enumerate(row):
-            gap = " " * (widths[i] - cell_len(cell))
-            cells.append(gap + cell if i in right else cell + gap)
-        lines.append("  ".join(cells).rstrip())
-    return lines
-
-
-def clock(seconds: float) -> str:
-    """Seconds as m:ss or h:mm:ss."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
-
-
-def byte_size(n_bytes: int) -> str:
-    """A size in the unit that reads best."""
-    size = float(n_bytes)
-    for unit in ("bytes", "kB", "MB"):
-        if size < 1000:
-            return f"{size:,.0f} {unit}" if unit == "bytes" else f"{size:,.1f} {unit}"
-        size /= 1000
-    return f"{size:,.1f} GB"
 
 
 def write_json_line(value: Any) -> None:

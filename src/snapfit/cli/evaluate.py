@@ -8,7 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
-from snapfit.cli.console import Console, aligned, calm_libraries, metrics_lines, write_json_line
+from snapfit.cli.console import Console, calm_libraries, write_json_line
+from snapfit.cli.lines import aligned, metrics_lines
 
 _MOST_LABELS = 20
 _MOST_MISTAKES = 10

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from snapfit.cli.console import Console, calm_libraries, clock, metrics_lines, write_json_line
+from snapfit.cli.console import Console, calm_libraries, write_json_line
+from snapfit.cli.lines import clock, metrics_lines
 
 if TYPE_CHECKING:
     from snapfit.core.recipe import Recipe

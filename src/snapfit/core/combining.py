@@ -43,14 +43,14 @@ class Candidate:
 
     name: for people. picks: numbers of models, as often as each counts; one pick is a model by itself.
     temperatures: of each pick's logits. temperature: of the mean's, see `combine`.
-    cost: forward passes of a prediction. bytes: of the weights it needs.
+    cost: forward passes of a prediction, less what several models share. bytes: of the weights it needs.
     """
 
     name: str
     picks: tuple[int, ...]
     temperatures: tuple[float, ...]
     temperature: float
-    cost: int
+    cost: float
     bytes: int
 
     @property
@@ -82,15 +82,36 @@ class Choice:
     rule: str
 
 
-def combine(parts: Sequence[np.ndarray], temperatures: Sequence[float], task: Task, temperature: float) -> np.ndarray:
+def combine(
+    parts: Sequence[np.ndarray],
+    temperatures: Sequence[float],
+    task: Task,
+    temperature: float,
+    *,
+    shares: Sequence[float] | None = None,
+) -> np.ndarray:
     """Scores [n, k] of several models' logits [n, k]: each one's scores at its temperature, their mean, and that as
-    logits again at a temperature of its own. A regression's is the plain mean.
+    logits again at a temperature of its own. A regression's is the mean of the logits.
+
+    shares: of each model in the mean, above 0; only their ratios count. By default all are equal. A model that is
+    given twice counts as one with twice the share, see `merge_picks`.
     """
     scores = [logits_to_scores(one, task, t) for one, t in zip(parts, temperatures, strict=True)]
-    mean: np.ndarray = np.mean(scores, axis=0)
+    if shares is None:
+        mean: np.ndarray = np.mean(scores, axis=0)
+    else:
+        mean = np.sum([one * (share / sum(shares)) for one, share in zip(scores, shares, strict=True)], axis=0)
     if task == "regression" or temperature == 1.0:
         return mean
     return logits_to_scores(as_logits(mean, task), task, temperature)
+
+
+def merge_picks(picks: Sequence[int]) -> tuple[list[int], list[float]]:
+    """Each model once, in the order of the first picks, and its share of a mean in which it counts as often as it was
+    picked.
+    """
+    models = list(dict.fromkeys(picks))
+    return models, [picks.count(model) / len(picks) for model in models]
 
 
 def as_logits(scores: np.ndarray, task: Task) -> np.ndarray:
@@ -149,23 +170,26 @@ def best_of(found: Sequence[Quality], metric: str) -> int:
     return best
 
 
-def make_candidates(models: Sequence[Model], targets: np.ndarray, task: Task, metric: str) -> list[Candidate]:
+def make_candidates(
+    models: Sequence[Model], targets: np.ndarray, task: Task, metric: str, *, trunk: float = 0.0, shared_bytes: int = 0
+) -> list[Candidate]:
     """Every model by itself, the mean of all single ones, and the greedy selection among those.
 
     Few on purpose: the more there are to choose from, the more the choice is one of luck.
+    trunk: the share of a forward pass that several models make only once. shared_bytes: of the weights all have alike.
     Raises BadInput without models.
     """
     if not models:
         raise BadInput("no models to choose from", "at least one", "keep members: --set ensemble.members=6")
     heat = [fit_temperature(one.logits, targets, task) for one in models]
-    made = [Candidate(one.name, (i,), (heat[i],), 1.0, 1, one.bytes) for i, one in enumerate(models)]
+    made = [Candidate(one.name, (i,), (heat[i],), 1.0, 1.0, one.bytes) for i, one in enumerate(models)]
     singles = [i for i, one in enumerate(models) if one.single]
     if len(singles) > 1:
         scores = [logits_to_scores(models[i].logits, task, heat[i]) for i in singles]
         picks = [singles[i] for i in greedy_picks(scores, targets, task, metric)]
         for name, members in (("mean of all", singles), ("greedy selection", sorted(picks))):
             if len(set(members)) > 1 and (name == "mean of all" or sorted(picks) != singles):
-                made.append(_mean(name, members, models, heat, targets, task))
+                made.append(_mean(name, members, models, heat, targets, task, trunk=trunk, shared_bytes=shared_bytes))
     return made
 
 
@@ -232,13 +256,23 @@ def cross_fitted(
 
 
 def _mean(
-    name: str, members: Sequence[int], models: Sequence[Model], heat: Sequence[float], targets: np.ndarray, task: Task
+    name: str,
+    members: Sequence[int],
+    models: Sequence[Model],
+    heat: Sequence[float],
+    targets: np.ndarray,
+    task: Task,
+    *,
+    trunk: float,
+    shared_bytes: int,
 ) -> Candidate:
     temperatures = tuple(heat[i] for i in members)
     mean = combine([models[i].logits for i in members], temperatures, task, 1.0)
     whole = fit_temperature(as_logits(mean, task), targets, task)
-    different = set(members)
-    return Candidate(name, tuple(members), temperatures, whole, len(different), sum(models[i].bytes for i in different))
+    different = sorted(set(members))
+    cost = trunk + (1.0 - trunk) * len(different)
+    size = shared_bytes + sum(models[i].bytes - shared_bytes for i in different)
+    return Candidate(name, tuple(members), temperatures, whole, cost, size)
 
 
 def _beats(one: Quality, other: Quality, metric: str) -> bool:

@@ -196,10 +196,11 @@ class LabelSet:
 def check_targets(task: Task, targets: ArrayLike, logits_shape: Sequence[int]) -> None:
     """Raise WorkFailed unless `targets` have the dtype and shape that the task's loss takes beside such logits.
 
-    int64 [n] for single; float32 of the logits' shape for multi and regression.
+    int64 [n], or shares of the labels, float32 of the logits' shape, for single; the latter for multi and regression.
     """
     dtype = str(targets.dtype).removeprefix("torch.")
-    wanted, shape = ("int64", tuple(logits_shape[:1])) if task == "single" else ("float32", tuple(logits_shape))
+    soft = ("float32", tuple(logits_shape))
+    wanted, shape = ("int64", tuple(logits_shape[:1])) if task == "single" and dtype != "float32" else soft
     if dtype != wanted or tuple(targets.shape) != shape:
         raise WorkFailed(
             f"targets are {dtype} of shape {tuple(targets.shape)}; the loss of task {task!r} needs "

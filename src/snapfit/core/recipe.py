@@ -76,6 +76,12 @@ class Recipe(BaseModel):
                 "more than one cycle only with the shape cosine_restarts",
                 "--set schedule.shape=cosine_restarts, or --set schedule.cycles=1",
             )
+        if self.ensemble.student_epochs and not self.ensemble.members:
+            raise BadInput(
+                f"ensemble.student_epochs is {self.ensemble.student_epochs:g}, ensemble.members is 0",
+                "members that the student can learn from",
+                "--set ensemble.members=6",
+            )
         if self.data.delimiter is not None and self.data.task not in ("auto", "multi"):
             raise BadInput(
                 f"data.delimiter is {self.data.delimiter!r}, data.task is {self.data.task!r}",

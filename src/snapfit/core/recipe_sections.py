@@ -226,6 +226,8 @@ class EnsembleSection(Section):
     restart_rate: Share = 0.5  # the peak rate of each over the run's, for the encoder
     restart_head_rate: Share = 0.1  # and for the head
     rewarm_fraction: Below1 = 0.05  # of each
+    student_epochs: NotNegative = 0.0  # of one model that learns what the members know, at a round's rates; 0: none
+    teacher_share: Share = 0.5  # of their scores in the target of a labelled text
 
 
 class CheckpointSection(Section):

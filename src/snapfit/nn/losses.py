@@ -22,7 +22,8 @@ def loss_sum(
     """The loss summed over the rows of a batch, a scalar tensor.
 
     logits: float [batch, n_outputs], computed in float32 whatever comes in.
-    targets: int64 [batch] (single), float32 [batch, n_outputs] in 0..1 (multi), float32 [batch, 1] (regression).
+    targets: int64 [batch], or shares of the labels float32 [batch, n_outputs] (single); float32 [batch, n_outputs] in
+        0..1 (multi); float32 [batch, 1] (regression).
     class_weights: float [n_outputs]; weight of each class (single) or of each label's positives (multi).
     label_smoothing: share of the target that is spread evenly (single), or drawn towards 0.5 (multi).
     A multi-label row's loss is the mean over its labels, so rows weigh the same whatever the number of labels.

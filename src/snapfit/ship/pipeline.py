@@ -1,7 +1,8 @@
 """The main job: a table of labelled texts goes in, a run folder with a bundle comes out; also in several sittings."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,13 +15,14 @@ from snapfit.runtime.bundle import Bundle
 from snapfit.ship.bundling import versions, write_bundle
 from snapfit.ship.run_folder import TABLES, RunFolder, new_name, new_run, old_run, placed
 from snapfit.training.checkpoint import Checkpoint, newest_valid
-from snapfit.training.fit import fit
+from snapfit.training.fit import Fitted, fit
 from snapfit.training.identity import check_unchanged, differences, setting_weight
 from snapfit.training.journal import Journal
 from snapfit.training.members import Members
 from snapfit.training.plan import Plan, make_plan
 from snapfit.training.prepare import Notify, Tables, read_tables
 from snapfit.training.saver import Saver
+from snapfit.training.weighing import Beyond
 
 Listener = Callable[[dict[str, Any]], None]
 """Hears of every journal event as it happens."""
@@ -33,6 +35,7 @@ class TrainResult:
     run, bundle: folders. metrics: by split, then by name. recipe: resolved. seconds: of this call;
     train_seconds: of the loop, in all sittings. stopped_by: the signal that ended it early, or None.
     resumed_from: the step that this call went on from, or None. already_complete: nothing was left to do.
+    verdict: on what a run that keeps members left, as plain values (see `training.verdict.Verdict`), or None.
     """
 
     run: Path
@@ -46,6 +49,7 @@ class TrainResult:
     stopped_by: int | None = None
     resumed_from: int | None = None
     already_complete: bool = False
+    verdict: dict[str, Any] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
@@ -60,6 +64,7 @@ class TrainResult:
             "stopped_by": self.stopped_by,
             "resumed_from": self.resumed_from,
             "already_complete": self.already_complete,
+            "verdict": self.verdict,
             "recipe": self.recipe.to_dict(),
         }
 
@@ -116,10 +121,10 @@ def train(
                 with new_run(path) as run:
                     run.write_request(sources, chosen)
                     with Journal(run.journal) as journal:
-                        notify = _notifier(journal, listener, run)
-                        _announce(notify, tables, run)
-                        plan = make_plan(tables, chosen, notify=notify, told=_teller(listener))
-                        result = _carry_out(run, plan, journal, notify, stop)
+                        notify = notifier(journal, listener, run)
+                        announce(notify, tables, run)
+                        plan = make_plan(tables, chosen, notify=notify, told=teller(listener))
+                        result = carry_out(run, plan, journal, notify, stop, listener=listener)
         except (KeyboardInterrupt, Interrupted) as error:
             raise Interrupted(str(error) or _cut_short(run), exit_code(stop.signal_number)) from error
     return replace(result, seconds=time.monotonic() - start)
@@ -132,7 +137,7 @@ def _cut_short(run: RunFolder | None) -> str:
     return f"interrupted; go on with: snapfit train --resume {run.path}"
 
 
-def _teller(listener: Listener | None) -> Callable[[str], None]:
+def teller(listener: Listener | None) -> Callable[[str], None]:
     """What tells of work that takes a while, at once and not in the journal: there may be no run yet."""
 
     def told(text: str) -> None:
@@ -145,7 +150,7 @@ def _teller(listener: Listener | None) -> Callable[[str], None]:
 def _read(sources: Mapping[str, Any], recipe: Recipe, listener: Listener | None) -> Tables:
     if sources["train"] is None:
         raise BadInput("no table to train on", "a table", "snapfit train TABLE, or snapfit train --resume RUN")
-    return read_tables(sources["train"], sources["valid"], sources["test"], recipe.data, told=_teller(listener))
+    return read_tables(sources["train"], sources["valid"], sources["test"], recipe.data, told=teller(listener))
 
 
 def _go_on(
@@ -163,7 +168,7 @@ def _go_on(
     changed = {key for key, value in recipe.stated().items() if settled.stated().get(key, value) != value}
     if all(setting_weight(key) == "free" for key in changed) and (done := run.result()) is not None:
         return _complete(run, done, listener)
-    tables = _read(_again(run, sources), recipe, listener)
+    tables = _read(tables_again(run, sources), recipe, listener)
     checkpoint, skipped = newest_valid(run.checkpoints)
     heard: list[tuple[str, dict[str, Any]]] = []
     plan = make_plan(
@@ -171,7 +176,7 @@ def _go_on(
         recipe,
         notify=lambda kind, **fields: heard.append((kind, fields)),
         reasons=reasons,
-        told=_teller(listener),
+        told=teller(listener),
     )
     changes = []
     if checkpoint is not None:
@@ -181,7 +186,7 @@ def _go_on(
         begun = differences(run.begun_with(plan.identity()), plan.identity())
         check_unchanged([one for one in begun if one.weight == "forbidden"], accept=accept, where=str(run.path))
     with Journal(run.journal) as journal:
-        notify = _notifier(journal, listener, run)
+        notify = notifier(journal, listener, run)
         notify(
             "resume",
             run=str(run.path),
@@ -190,13 +195,13 @@ def _go_on(
             skipped=[{"checkpoint": one.folder.name, "why": one.why} for one in skipped],
             changes=[str(change) for change in changes],
         )
-        _announce(notify, tables, run)
+        announce(notify, tables, run)
         for kind, fields in heard:
             notify(kind, **fields)
-        return _carry_out(run, plan, journal, notify, stop, checkpoint, changed=bool(changes))
+        return carry_out(run, plan, journal, notify, stop, checkpoint, listener=listener, changed=bool(changes))
 
 
-def _again(run: RunFolder, sources: Mapping[str, Any]) -> dict[str, Any]:
+def tables_again(run: RunFolder, sources: Mapping[str, Any]) -> dict[str, Any]:
     """The tables that were given now or, where they were not, those of the run's request."""
     asked = run.request().tables
     again = {split: asked.get(split) if sources[split] is None else sources[split] for split in TABLES}
@@ -222,10 +227,11 @@ def _complete(run: RunFolder, values: Mapping[str, Any], listener: Listener | No
         seconds=0.0,
         train_seconds=values["train_seconds"],
         already_complete=True,
+        verdict=values.get("verdict"),
     )
 
 
-def _carry_out(
+def carry_out(
     run: RunFolder,
     plan: Plan,
     journal: Journal,
@@ -233,11 +239,18 @@ def _carry_out(
     stop: StopRequest,
     checkpoint: Checkpoint | None = None,
     *,
+    listener: Listener | None = None,
     changed: bool = False,
+    beyond: Beyond | None = None,
 ) -> TrainResult:
-    """Train as planned and write what ships."""
+    """Train as planned, from a checkpoint where there is one, and write what ships. The arguments are those of `fit`.
+
+    changed: whether the checkpoint was made with other settings. beyond: of a finished run that is weighed again,
+    without its root and notify; the run stays as it is until that is done.
+    """
     start = time.monotonic()
-    run.write_settled(plan.recipe, plan.tables)
+    if beyond is None:
+        run.write_settled(plan.recipe, plan.tables)
     wanted = plan.recipe.ensemble.members
     members = Members(wanted, run.snapshots) if wanted else None
 
@@ -248,21 +261,56 @@ def _carry_out(
 
     saver = Saver(run.checkpoints, keep=plan.recipe.checkpoint.keep, before_rename=before_a_checkpoint_is_seen)
     try:
-        fitted = fit(
-            plan, notify=notify, stop=stop, saver=saver, members=members, resume=checkpoint, save_at_once=changed
-        )
+        with _students_journal(run, plan, listener) as told:
+            fitted = fit(
+                plan,
+                notify=notify,
+                stop=stop,
+                saver=saver,
+                members=members,
+                resume=checkpoint,
+                save_at_once=changed,
+                beyond=replace(beyond or Beyond(), root=run.student, notify=told),
+            )
     except Interrupted as error:
         if not run.begun:
             raise
         raise Interrupted(f"{error}; go on with: snapfit train --resume {run.path}") from error
     finally:
         if not stop.twice:
-            saver.wait()
-            if members is not None:
-                members.close(prune=False)
+            _close(saver, members)
+    if beyond is not None:
+        if not fitted.complete:
+            raise Interrupted(f"interrupted; the bundle of {run.path} is as it was")
+        run.write_settled(plan.recipe, plan.tables)
     if members is not None and fitted.complete:
         members.close(prune=True)
+    return _write_down(run, fitted, plan, journal, notify, stop, checkpoint, seconds=time.monotonic() - start)
+
+
+def _close(saver: Saver, members: Members | None) -> None:
+    """Wait for what is being written."""
+    saver.wait()
+    if members is not None:
+        members.close(prune=False)
+
+
+def _write_down(
+    run: RunFolder,
+    fitted: Fitted,
+    plan: Plan,
+    journal: Journal,
+    notify: Notify,
+    stop: StopRequest,
+    checkpoint: Checkpoint | None,
+    *,
+    seconds: float,
+) -> TrainResult:
+    """Write the bundle and the result."""
     write_bundle(run.bundle, fitted, plan.tables)
+    verdict = None if fitted.verdict is None else fitted.verdict.to_dict()
+    if verdict is not None:
+        run.write_verdict(verdict)
     result = TrainResult(
         run=run.path,
         bundle=run.bundle,
@@ -270,16 +318,27 @@ def _carry_out(
         recipe=fitted.recipe,
         best_step=fitted.best_step,
         steps=fitted.steps,
-        seconds=time.monotonic() - start,
+        seconds=seconds,
         train_seconds=fitted.train_seconds,
         stopped_by=stop.signal_number,
         resumed_from=None if checkpoint is None else checkpoint.step,
+        verdict=verdict,
     )
     if fitted.complete:
         journal.sync()  # after a power cut nothing may be missing of a run that is called complete
         run.write_result(result.to_dict())
-    notify("end", **{k: v for k, v in result.to_dict().items() if k != "recipe"})
+    notify("end", **{k: v for k, v in result.to_dict().items() if k not in ("recipe", "verdict")})
     return result
+
+
+@contextmanager
+def _students_journal(run: RunFolder, plan: Plan, listener: Listener | None) -> Iterator[Notify]:
+    """What hears of a student's training, whose steps are not the run's: a journal of its own, where there is one."""
+    if not plan.recipe.ensemble.student_epochs:
+        yield lambda kind, **fields: None
+        return
+    with Journal(run.student / "journal.jsonl") as journal:
+        yield notifier(journal, listener)
 
 
 def _recipe(recipe: Recipe | Mapping[str, Any] | str | Path | None, settings: Mapping[str, Any]) -> Recipe:
@@ -305,17 +364,20 @@ def _started_from(folder: Path, recipe: Recipe) -> Recipe:
     return recipe.with_values(fixed)
 
 
-def _notifier(journal: Journal, listener: Listener | None, run: RunFolder) -> Notify:
+def notifier(journal: Journal, listener: Listener | None, run: RunFolder | None = None) -> Notify:
+    """What writes events to a journal and tells the listener; a step of a run makes it worth keeping."""
+
     def notify(kind: str, **fields: Any) -> None:
         event = journal.append(kind, **fields)
-        run.begun = run.begun or kind == "step"
+        if run is not None:
+            run.begun = run.begun or kind == "step"
         if listener is not None:
             listener(event)
 
     return notify
 
 
-def _announce(notify: Notify, tables: Tables, run: RunFolder) -> None:
+def announce(notify: Notify, tables: Tables, run: RunFolder) -> None:
     notify(
         "data",
         run=str(run.path),

@@ -4,6 +4,8 @@ request.json    what was asked for: tables and settings as given        recipe.y
 data.json       identity of data, splits and labels                     journal.jsonl   one event a line
 checkpoints/    the state of the training                               bundle/         what ships
 snapshots/      members for an ensemble, where the recipe keeps some
+verdict.json    what was chosen among them, and why             student/        the training of a student of them
+control/        a single run of equal compute, beside them
 result.json     written last, when no step is left to do
 """
 
@@ -56,6 +58,14 @@ class RunFolder:
     @property
     def snapshots(self) -> Path:
         return self.path / "snapshots"
+
+    @property
+    def student(self) -> Path:
+        return self.path / "student"
+
+    @property
+    def control(self) -> Path:
+        return self.path / "control"
 
     @property
     def journal(self) -> Path:
@@ -141,6 +151,10 @@ class RunFolder:
         """Say that the run is complete."""
         write_json_atomic(self.path / "result.json", dict(values))
 
+    def write_verdict(self, values: Mapping[str, Any]) -> None:
+        """Keep the table of all candidates."""
+        write_json_atomic(self.path / "verdict.json", dict(values))
+
     def result(self) -> dict[str, Any] | None:
         """What the complete run came to; None while it is not complete, or when its bundle is damaged."""
         try:
@@ -210,7 +224,8 @@ def old_run(path: Path) -> Iterator[RunFolder]:
     run.begun = True
     with _locked(path):
         remove_leftovers(path)
-        remove_leftovers(run.checkpoints)
+        for folder in (run.checkpoints, run.student, run.student / "checkpoints"):
+            remove_leftovers(folder)
         yield run
 
 

@@ -6,7 +6,7 @@ in each checkpoint, so that a training that was stopped anywhere goes on to the 
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 
@@ -20,6 +20,7 @@ from snapfit.core.recipe import settled
 from snapfit.data.tokenizer import TokenIds
 from snapfit.nn.losses import loss_sum
 from snapfit.nn.used_rows import used_ids
+from snapfit.nn.weights import LoadReport
 from snapfit.training.assemble import assemble, build_model
 from snapfit.training.checkpoint import BEST, MODEL, OPTIMIZER, Checkpoint, newest_valid
 from snapfit.training.cycling import Cycling
@@ -39,7 +40,8 @@ from snapfit.training.saver import Saver, check_disk
 class Training:
     """A training from its first step, or from a checkpoint, to its end.
 
-    The arguments are those of `fit.fit`. Building it puts the model together and loads what there is to load.
+    The arguments are those of `fit.fit`; start: whole weights to begin with, instead of the encoder's.
+    Building it puts the model together and loads what there is to load.
     Attributes: assembly (model, optimizer, schedule) and progress.
     Raises BadInput for a checkpoint that does not fit the plan, and for a disk with too little room.
     """
@@ -53,6 +55,7 @@ class Training:
         saver: Saver | None = None,
         members: Members | None = None,
         resume: Checkpoint | None = None,
+        start: Mapping[str, torch.Tensor] | None = None,
     ) -> None:
         self.plan = plan
         self._notify, self._stop, self._saver = notify, stop, saver
@@ -93,9 +96,7 @@ class Training:
         if saver is not None:
             _check_room(self, saver)
         if resume is None:
-            if recipe.model.head == "kept":
-                notify("notice", text=keep_head(model, plan.source.folder, plan.label_set))
-                report = replace(report, loaded=report.loaded + report.fresh, fresh=())
+            report = self._first_weights(report, start)
             notify("weights", lines=report.lines(), loaded=len(report.loaded), fresh=list(report.fresh))
         else:
             self._restore(resume)
@@ -104,6 +105,17 @@ class Training:
         notify("engine", lines=list(self.assembly.engine))
         self._seconds_before = self.progress.seconds
         self._began = time.monotonic()
+
+    def _first_weights(self, report: LoadReport, start: Mapping[str, torch.Tensor] | None) -> LoadReport:
+        """Weights beyond the encoder's to begin with; what is loaded then."""
+        if self.plan.recipe.model.head == "kept":
+            model, source = self.assembly.model, self.plan.source
+            self._notify("notice", text=keep_head(model, source.folder, self.plan.label_set))
+        elif start is not None:
+            self.assembly.take(start, 1.0, source="the weights to start with")
+        else:
+            return report
+        return replace(report, loaded=report.loaded + report.fresh, fresh=())
 
     @property
     def over(self) -> bool:

@@ -47,27 +47,59 @@ def evaluate(
     autocast: Callable[[], AbstractContextManager[object]],
     stop: Callable[[], bool] = lambda: False,
     keep_scores: bool = False,
+    backend: Backend | None = None,
+    temperature: float = 1.0,
 ) -> Evaluation | None:
     """Metrics of a model on a split; the model is left in evaluation mode.
 
     label_set: a regression's standardised logits and targets are brought back to its units before anything is
     measured. autocast: makes the context of the forward pass. stop: asked before each batch; None is returned as soon
     as it says yes. keep_scores: give the scores too, which takes 8 bytes for each of rows * n_outputs.
+    backend: what computes the logits, by default the model alone. temperature: of the logits.
     Raises WorkFailed naming a row whose logits are not finite, BadInput for a split without rows.
     """
-    backend = _Stoppable(TorchBackend(model, device=next(model.parameters()).device.type), stop)
+    backend = _Stoppable(backend or TorchBackend(model, device=next(model.parameters()).device.type), stop)
     counted = tally(label_set.task, label_set.n_outputs)
     scores = np.empty((len(examples.tokens), label_set.n_outputs)) if keep_scores else None
     try:
         with autocast():
             for rows, logits in _logits(backend, examples, label_set.n_outputs):
-                part = logits_to_scores(_in_units(logits, label_set), label_set.task, rows=rows)
+                part = logits_to_scores(_in_units(logits, label_set), label_set.task, temperature, rows=rows)
                 counted.add(part, _in_units(examples.targets[rows], label_set))
                 if scores is not None:
                     scores[rows] = part
     except _Stopped:
         return None
     return Evaluation(counted.metrics(), counted.rows, counted.answer_range(), scores)
+
+
+def split_logits(
+    model: Classifier,
+    examples: Examples,
+    label_set: LabelSet,
+    *,
+    autocast: Callable[[], AbstractContextManager[object]],
+    stop: Callable[[], bool] = lambda: False,
+    in_units: bool = True,
+) -> np.ndarray | None:
+    """Logits float32 [rows, n_outputs] of a split in its order; else as `evaluate`.
+
+    in_units: a regression's are brought to the units of the table.
+    """
+    backend = _Stoppable(TorchBackend(model, device=next(model.parameters()).device.type), stop)
+    logits = np.empty((len(examples.tokens), label_set.n_outputs), dtype=np.float32)
+    try:
+        with autocast():
+            for rows, part in _logits(backend, examples, label_set.n_outputs):
+                logits[rows] = part
+    except _Stopped:
+        return None
+    return _in_units(logits, label_set) if in_units else logits
+
+
+def targets_in_units(examples: Examples, label_set: LabelSet) -> np.ndarray:
+    """All targets of a split, a regression's in its units."""
+    return _in_units(examples.targets[np.arange(len(examples.targets))], label_set)
 
 
 def _in_units(values: np.ndarray, label_set: LabelSet) -> np.ndarray:

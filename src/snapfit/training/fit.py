@@ -4,10 +4,12 @@ This module puts together what the other modules of its folder do; it prints not
 checkpoints. Whoever calls it hears of every step through `notify`.
 """
 
+from collections.abc import Mapping
 from contextlib import closing, nullcontext
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from snapfit.core.errors import Interrupted, WorkFailed
 from snapfit.core.interrupts import Stop
@@ -16,6 +18,11 @@ from snapfit.core.recipe import Recipe
 from snapfit.data.tokenizer import TextTokenizer
 from snapfit.nn.classifier import Classifier
 from snapfit.nn.encoder import EncoderSource, TokenizerFiles
+from snapfit.nn.ensemble import EnsembleBackend
+from snapfit.nn.member_weights import with_changes
+from snapfit.nn.packed_encoder import use_packing
+from snapfit.runtime.predictor import Backend
+from snapfit.training.answer import Answer
 from snapfit.training.assemble import torch_as_wanted
 from snapfit.training.checkpoint import Checkpoint
 from snapfit.training.driver import Training
@@ -24,6 +31,8 @@ from snapfit.training.members import Members
 from snapfit.training.plan import Plan
 from snapfit.training.prepare import Notify
 from snapfit.training.saver import Saver
+from snapfit.training.verdict import Team, Verdict
+from snapfit.training.weighing import Beyond, Stopped, Weighing
 
 
 @dataclass(frozen=True)
@@ -33,7 +42,8 @@ class Fitted:
     model: on the CPU, in evaluation mode, with the best weights; a regression's logits are in target units.
     recipe: resolved. reasons: why each `auto` became what it is. metrics: by split, then by name.
     best_step: the step of the weights, steps: all that were done. complete: whether no step was left to do.
-    train_seconds: of all steps, those before an interruption included.
+    train_seconds: of all steps, those before an interruption included. verdict: on its members, where it kept any.
+    answer: how several models answer together, or at which temperature one does; None: `model` alone, as it is.
     """
 
     model: Classifier
@@ -48,6 +58,8 @@ class Fitted:
     steps: int
     complete: bool
     train_seconds: float
+    verdict: Verdict | None = None
+    answer: Answer | None = None
 
 
 def fit(
@@ -59,8 +71,9 @@ def fit(
     members: Members | None = None,
     resume: Checkpoint | None = None,
     save_at_once: bool = False,
+    beyond: Beyond | None = None,
 ) -> Fitted:
-    """Train as planned.
+    """Train as planned, and where members were kept let the verdict on them decide what ships.
 
     notify: hears of everything as events (see journal.py). stop: asked after every step and in evaluations; it ends
     the training with the best weights so far. saver: writes checkpoints; without one a run cannot go back when weights
@@ -74,31 +87,48 @@ def fit(
         training = Training(plan, notify=notify, stop=stop, saver=saver, members=members, resume=resume)
         with stop.deferred():
             training.run(save_at_once=save_at_once)
-        return _finish(plan, training, notify, stop)
+            verdict, complete = _weigh(plan, training, members, notify, stop, beyond or Beyond())
+        return _finish(plan, training, verdict, notify, stop, complete=complete)
 
 
-def _finish(plan: Plan, training: Training, notify: Notify, stop: Stop) -> Fitted:
-    """The best weights back in the model, final metrics of the held-out splits, and the model made ready to ship."""
+def _weigh(
+    plan: Plan, training: Training, members: Members | None, notify: Notify, stop: Stop, beyond: Beyond
+) -> tuple[Verdict | None, bool]:
+    """The verdict, where there is something to choose and enough to choose by; and whether no work is left to do."""
+    training.assembly.finish()
+    if not training.over or members is None or "valid" not in plan.examples:
+        return None, training.over
+    weighing = Weighing(plan, training, members, notify=notify, stop=stop)
+    if not weighing.possible:
+        return None, True
+    try:
+        return weighing.verdict(beyond), True
+    except Stopped:
+        return None, False
+
+
+def _finish(
+    plan: Plan, training: Training, verdict: Verdict | None, notify: Notify, stop: Stop, *, complete: bool
+) -> Fitted:
+    """What ships back in the model, final metrics of the held-out splits, and the model made ready to ship."""
     progress = training.progress
     if progress.step == 0:
         raise Interrupted("stopped before the first step; nothing was trained")
     if stop() and stop.hurry:
         raise Interrupted(f"stopped after step {progress.step:,} of {plan.total_steps:,}")
     model = training.assembly.model
-    training.assembly.finish()
     progress.best.put_into(model)
-    metrics: dict[str, dict[str, float]] = {}
-    for split in ("valid", "test"):
-        if split in plan.examples:
-            # In float32, whatever the training used: these are the figures of what the bundle will answer.
-            result = evaluate(model, plan.examples[split], plan.label_set, autocast=nullcontext)
-            if result is None:
-                raise WorkFailed("an evaluation that nobody stopped has stopped")
-            metrics[split] = result.metrics
-            notify("final", split=split, step=progress.step, metrics=result.metrics)
+    if verdict is not None:
+        notify("verdict", **verdict.to_dict())
+        model.load_state_dict(dict(verdict.team.weights[0]))
+    metrics = _final_metrics(plan, training, verdict, notify)
     training.assembly.release()
     torch.nn.Module.to(model, "cpu")
+    others = () if verdict is None else verdict.team.weights[1:]
     if plan.label_set.task == "regression":
+        others = tuple(_rescaled(model, weights, plan) for weights in others)
+        if verdict is not None:
+            model.load_state_dict(dict(verdict.team.weights[0]))
         model.rescale_output(scale=plan.label_set.target_scale, shift=plan.label_set.target_mean)
     model.requires_grad_(True)
     model.train(False)
@@ -113,6 +143,74 @@ def _finish(plan: Plan, training: Training, notify: Notify, stop: Stop) -> Fitte
         metrics=metrics,
         best_step=progress.best.step or progress.step,
         steps=progress.step,
-        complete=training.over,
+        complete=complete,
         train_seconds=progress.seconds,
+        verdict=verdict,
+        answer=None if verdict is None else _answer(verdict, others),
     )
+
+
+def _final_metrics(
+    plan: Plan, training: Training, verdict: Verdict | None, notify: Notify
+) -> dict[str, dict[str, float]]:
+    """Metrics of the held-out splits. In float32, whatever the training used: these are what the bundle will answer."""
+    model = training.assembly.model
+    metrics: dict[str, dict[str, float]] = {}
+    backend, temperature = (None, 1.0) if verdict is None else _backend(training, verdict.team, plan)
+    for split in ("valid", "test"):
+        if split not in plan.examples:
+            continue
+        result = evaluate(
+            model,
+            plan.examples[split],
+            plan.label_set,
+            autocast=nullcontext,
+            backend=backend,
+            temperature=temperature,
+        )
+        if result is None:
+            raise WorkFailed("an evaluation that nobody stopped has stopped")
+        metrics[split] = result.metrics
+        notify("final", split=split, step=training.progress.step, metrics=result.metrics)
+    return metrics
+
+
+def _backend(training: Training, team: Team, plan: Plan) -> tuple[Backend | None, float]:
+    """What computes the logits of a team, None for its one model alone; and their temperature."""
+    if len(team.weights) == 1:
+        return None, team.temperature * team.temperatures[0]
+    training.assembly.release()
+    first = training.assembly.model
+    models = [first, *(with_changes(first, weights) for weights in team.weights[1:])]
+    for model in models:
+        use_packing(model)
+    return (
+        EnsembleBackend(
+            models,
+            shares=team.shares,
+            temperatures=team.temperatures,
+            task=plan.label_set.task,
+            device=plan.device,
+        ),
+        team.temperature,
+    )
+
+
+def _answer(verdict: Verdict, others: tuple[Mapping[str, Tensor], ...]) -> Answer:
+    """What the bundle says of its models."""
+    team = verdict.team
+    return Answer(
+        name=verdict.rows[verdict.chosen].name,
+        others=others,
+        shares=team.shares,
+        temperatures=team.temperatures,
+        temperature=team.temperature,
+        made_of=verdict.made_of,
+    )
+
+
+def _rescaled(model: Classifier, weights: Mapping[str, Tensor], plan: Plan) -> dict[str, Tensor]:
+    """Weights of a regression whose logits are in the units of the table."""
+    model.load_state_dict(dict(weights))
+    model.rescale_output(scale=plan.label_set.target_scale, shift=plan.label_set.target_mean)
+    return {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}

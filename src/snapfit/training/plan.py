@@ -43,7 +43,8 @@ class Plan:
     """A training that can begin.
 
     recipe: resolved. reasons: why each `auto` became what it is. examples: by split. order: of the training rows.
-    total_steps: optimizer steps to the end. device: torch's device type.
+    total_steps: optimizer steps to the end. device: torch's device type. taught_by: names the scores that are targets,
+    where others than the labels are (see student.py).
     """
 
     tables: Tables
@@ -56,6 +57,7 @@ class Plan:
     order: DataOrder
     total_steps: int
     device: str
+    taught_by: str = ""
 
     @property
     def label_set(self) -> LabelSet:
@@ -74,12 +76,15 @@ class Plan:
         beside = ("transformers_version", "_name_or_path")  # what saved it and where it lies, not what it is
         # Without defaults, of which a newer transformers may have more.
         encoder = {key: value for key, value in self.source.config.to_diff_dict().items() if key not in beside}
+        data = {
+            split: {key: values[key] for key in ("rows", "texts", "labels", "pools") if key in values}
+            for split, values in self.tables.identity.items()
+        }
+        if self.taught_by:
+            data["train"] = {**data["train"], "rows": len(self.examples["train"].tokens), "labels": self.taught_by}
         return {
             "recipe": recipe,
-            "data": {
-                split: {key: values[key] for key in ("rows", "texts", "labels", "pools") if key in values}
-                for split, values in self.tables.identity.items()
-            },
+            "data": data,
             "labels": self.label_set.to_dict(),
             "encoder": _digest(repr(sorted(encoder.items())).encode()),
             "tokenizer": _digest(self.tokenizer_files.tokenizer_json),

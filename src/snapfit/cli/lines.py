@@ -1,0 +1,102 @@
+"""Values as lines for a person: aligned tables, recipes, metrics, verdicts, sizes and times."""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.cells import cell_len
+
+
+def recipe_lines(recipe: Mapping[str, Mapping[str, Any]], reasons: Mapping[str, str], *, every: bool) -> list[str]:
+    """The resolved recipe as aligned `key = value  (reason)`: what was settled or given; all with `every`."""
+    from snapfit.core.recipe import Recipe
+
+    defaults = Recipe().to_dict()
+    rows = []
+    for section, settings in recipe.items():
+        for name, value in settings.items():
+            key = f"{section}.{name}"
+            given = value != defaults.get(section, {}).get(name)
+            reason = reasons.get(key) or ("given" if given else "default")
+            if key in reasons or given or every:
+                rows.append((f"{key} = {plain(value)}", f"({reason})"))
+    return aligned(rows)
+
+
+def plain(value: Any) -> str:
+    """A setting's value as it is written on the command line."""
+    if value is None:
+        return "none"
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, (dict, list)) else str(value)
+
+
+def metrics_lines(metrics: Mapping[str, Mapping[str, float]]) -> list[str]:
+    """Metrics by split as an aligned table."""
+    names = list(dict.fromkeys(name for values in metrics.values() for name in values))
+    rows = [("", *names)]
+    rows += [(split, *(f"{values[name]:.4f}" for name in names)) for split, values in metrics.items()]
+    return aligned(rows, right=range(1, len(names) + 1))
+
+
+def verdict_lines(verdict: Mapping[str, Any]) -> list[str]:
+    """A verdict as an aligned table of its candidates, the chosen one marked, and what it means below it."""
+    metric, error = verdict["metric"], verdict["error"]
+    rows = [("", "candidate", metric, error, "calibration error", "cost", "size", "made of")]
+    for i, row in enumerate(verdict["rows"]):
+        off = row["calibration"]
+        rows.append(
+            (
+                "*" if i == verdict["chosen"] else "" if row["contends"] else "-",
+                row["name"],
+                f"{row['metric']:.4f}",
+                f"{row['error']:.4f}",
+                "" if off is None else f"{off:.4f}",
+                f"{row['cost']:.2f}x",
+                byte_size(row["bytes"]),
+                "; ".join(row["made_of"]),
+            )
+        )
+    single = verdict["rows"][verdict["best_single"]]
+    expected, alone = verdict["expected"], verdict["expected_single"]
+    return [
+        *aligned(rows, right=range(2, 7)),
+        f"* {verdict['rows'][verdict['chosen']]['name']} ships: {verdict['rule']}",
+        f"to expect on new texts: {metric} {expected['metric']:.4f}, {error} {expected['error']:.4f} "
+        f"({single['name']}: {alone['metric']:.4f}, {alone['error']:.4f})",
+        *verdict["notes"],
+    ]
+
+
+def aligned(rows: Sequence[Sequence[str]], *, right: Sequence[int] = ()) -> list[str]:
+    """Rows of cells as lines whose columns stand under one another, also where characters are wide.
+
+    right: the columns that are set to the right.
+    """
+    if not rows:
+        return []
+    widths = [max(cell_len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    lines = []
+    for row in rows:
+        cells = []
+        for i, cell in enumerate(row):
+            gap = " " * (widths[i] - cell_len(cell))
+            cells.append(gap + cell if i in right else cell + gap)
+        lines.append("  ".join(cells).rstrip())
+    return lines
+
+
+def clock(seconds: float) -> str:
+    """Seconds as m:ss or h:mm:ss."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def byte_size(n_bytes: int) -> str:
+    """A size in the unit that reads best."""
+    size = float(n_bytes)
+    for unit in ("bytes", "kB", "MB"):
+        if size < 1000:
+            return f"{size:,.0f} {unit}" if unit == "bytes" else f"{size:,.1f} {unit}"
+        size /= 1000
+    return f"{size:,.1f} GB"

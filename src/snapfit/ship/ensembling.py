@@ -1,0 +1,162 @@
+"""Weighing a finished run again: with a student, with texts that have no labels, beside a run of equal compute."""
+
+import time
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from snapfit.core.errors import BadInput, Interrupted
+from snapfit.core.interrupts import StopRequest, exit_code
+from snapfit.core.labels import LabelSet
+from snapfit.core.recipe import Recipe, settled
+from snapfit.data.records import read_records
+from snapfit.data.token_cache import cached_token_ids, default_cache_dir
+from snapfit.nn.backend import load_classifier
+from snapfit.runtime.bundle import Bundle
+from snapfit.ship.pipeline import (
+    Listener,
+    TrainResult,
+    announce,
+    carry_out,
+    notifier,
+    tables_again,
+    teller,
+    train,
+)
+from snapfit.ship.run_folder import TABLES, RunFolder, old_run
+from snapfit.training.checkpoint import Checkpoint, newest_valid
+from snapfit.training.identity import check_unchanged, differences
+from snapfit.training.journal import Journal
+from snapfit.training.plan import Plan, make_plan
+from snapfit.training.prepare import read_tables
+from snapfit.training.weighing import Beyond
+
+CONTROL = "single run of equal compute"
+STUDENT_EPOCHS = 1.0
+"""Of a student where the recipe names none."""
+_BACKWARD = 2.0
+"""Forward passes that the backward pass of a step costs as much as."""
+
+
+def ensemble(
+    run: str | Path,
+    *,
+    student: bool = False,
+    unlabelled: Any = None,
+    with_control: bool = False,
+    listener: Listener | None = None,
+) -> TrainResult:
+    """Weigh what a finished run left, and let its bundle hold what is chosen.
+
+    run: its folder; it must have kept members (`ensemble.members`). student: train one model on what they know
+    together; one that was trained before is taken, or gone on with. unlabelled: a table of more texts for it, with the
+    text columns of the training table; implies `student`. with_control: train a single run of equal compute beside
+    it, in RUN/control, to be shown in the table; it is never chosen.
+
+    Returns what `train` does, with its verdict. Raises BadInput before any work for a run that is not finished or has
+    nothing to choose from, Interrupted when it was stopped; what was trained so far is taken up by the next call.
+    """
+    start = time.monotonic()
+    student = student or unlabelled is not None
+    with StopRequest() as stop:
+        try:
+            folder, recipe, checkpoint = _finished(Path(run))
+            if student and not recipe.ensemble.student_epochs:
+                recipe = recipe.with_values({"ensemble.student_epochs": STUDENT_EPOCHS})
+            beside = {}
+            if with_control:
+                beside[CONTROL] = _control(folder, recipe, checkpoint, listener=listener)
+            with old_run(folder.path), ExitStack() as stack:
+                sources = tables_again(folder, dict.fromkeys(TABLES))
+                train_table, valid, test = (sources[split] for split in TABLES)
+                tables = read_tables(train_table, valid, test, recipe.data, told=teller(listener))
+                journal = stack.enter_context(Journal(folder.journal))
+                notify = notifier(journal, listener, folder)
+                announce(notify, tables, folder)
+                plan = make_plan(tables, recipe, notify=notify, reasons=folder.reasons(), told=teller(listener))
+                changes = differences(checkpoint.identity, plan.identity())
+                check_unchanged([one for one in changes if one.weight == "forbidden"], accept=False, where=str(run))
+                beyond = _beyond(plan, unlabelled, beside)
+                result = carry_out(folder, plan, journal, notify, stop, checkpoint, listener=listener, beyond=beyond)
+        except (KeyboardInterrupt, Interrupted) as error:
+            text = str(error) or f"interrupted; the bundle of {run} is as it was"
+            raise Interrupted(text, exit_code(stop.signal_number)) from error
+    return replace(result, seconds=time.monotonic() - start)
+
+
+def _finished(path: Path) -> tuple[RunFolder, Recipe, Checkpoint]:
+    """A finished run that kept members, with its recipe and its last checkpoint."""
+    with old_run(path) as folder:
+        if folder.result() is None:
+            fix = f"finish it: snapfit train --resume {path}"
+            raise BadInput(f"{path} is not finished", "a run that is complete", fix)
+        recipe = folder.recipe()
+        if not recipe.ensemble.members:
+            raise BadInput(
+                f"{path} kept no members",
+                "a run with members to choose from",
+                "train one that keeps some: snapfit train TABLE --set ensemble.members=6",
+            )
+        checkpoint, skipped = newest_valid(folder.checkpoints)
+        if checkpoint is None:
+            why = f": {skipped[0].why}" if skipped else ""
+            raise BadInput(f"{path} has no valid checkpoint{why}", "the last one of the run", "train again")
+        if "valid" not in checkpoint.identity["data"]:
+            raise BadInput(f"{path} held no rows out", "rows to choose by", "train with --set data.valid_fraction=0.1")
+    return folder, recipe, checkpoint
+
+
+def _control(
+    folder: RunFolder, recipe: Recipe, checkpoint: Checkpoint, *, listener: Listener | None
+) -> Mapping[str, Tensor]:
+    """The weights of a single run that took as much compute, trained now or before."""
+    alone = {
+        "ensemble.members": 0,
+        "ensemble.rounds": 0,
+        "ensemble.student_epochs": 0.0,
+        "train.epochs": settled(recipe.train.epochs) + _extra_epochs(recipe, checkpoint),
+    }
+    values = recipe.with_values(alone)
+    if RunFolder(folder.control).is_run:
+        train(resume=folder.control, recipe=values, accept_changes=True, listener=listener)
+    else:
+        sources = tables_again(folder, dict.fromkeys(TABLES))
+        train(sources["train"], valid=sources["valid"], out=folder.control, recipe=values, listener=listener)
+    bundle = Bundle.open(folder.control / "bundle")
+    model = load_classifier(bundle)
+    label_set: LabelSet = bundle.label_set
+    if label_set.task == "regression":
+        scale = label_set.target_scale
+        model.rescale_output(scale=1.0 / scale, shift=-label_set.target_mean / scale)
+    return {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
+
+
+def _extra_epochs(recipe: Recipe, checkpoint: Checkpoint) -> float:
+    """What a student takes beyond the run: its own epochs, and a forward pass of each member over the texts."""
+    if not recipe.ensemble.student_epochs:
+        return 0.0
+    teachers = len(checkpoint.state["progress"].get("members", ())) + 1
+    return recipe.ensemble.student_epochs + teachers / (1.0 + _BACKWARD)
+
+
+def _beyond(plan: Plan, unlabelled: Any, beside: Mapping[str, Mapping[str, Tensor]]) -> Beyond:
+    if unlabelled is None:
+        return Beyond(beside=beside)
+    columns, data = plan.tables.columns, plan.recipe.data
+    records = read_records(
+        unlabelled,
+        text=columns.text,
+        pair=columns.pair,
+        encoding=data.encoding,
+        format=data.format,
+        labels_required=False,
+    )
+    name = records.content_hash()
+    tokens = cached_token_ids(
+        plan.tokenizer, records.texts, records.pairs, cache_dir=default_cache_dir(), content_hash=name
+    )
+    return Beyond(unlabelled=tokens, unlabelled_hash=name, beside=beside)

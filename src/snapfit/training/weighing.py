@@ -1,0 +1,153 @@
+"""What happens when a training is over: its weights are weighed, a student may learn from them, one answer ships."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from snapfit.core.interrupts import Stop
+from snapfit.data.tokenizer import TokenIds
+from snapfit.nn.classifier import encoder_layers
+from snapfit.training.checkpoint import newest_valid
+from snapfit.training.driver import Training
+from snapfit.training.evaluation import split_logits, targets_in_units
+from snapfit.training.identity import differences
+from snapfit.training.loop import Examples
+from snapfit.training.members import Member, Members
+from snapfit.training.plan import Plan
+from snapfit.training.prepare import Notify
+from snapfit.training.saver import Saver
+from snapfit.training.student import student_plan, team_scores
+from snapfit.training.verdict import LEAST_ROWS, Scored, Source, Verdict, best_teacher, score, settle
+
+
+@dataclass(frozen=True)
+class Beyond:
+    """What a training's end may need beside the training.
+
+    root: where a student's targets and checkpoints are kept; None keeps none. notify: hears of the student's training.
+    unlabelled: texts for the student alone, and what names them. beside: weights that are only shown, by name.
+    """
+
+    root: Path | None = None
+    notify: Notify = lambda kind, **fields: None
+    unlabelled: TokenIds | None = None
+    unlabelled_hash: str = ""
+    beside: Mapping[str, Mapping[str, Tensor]] | None = None
+
+
+class Stopped(Exception):
+    """The weighing was asked to stop."""
+
+
+class Weighing:
+    """Weighs what a finished training left. The model of the training is used for it, and holds other weights then.
+
+    training: over, its whole table of word embeddings back in the model. members: its members.
+    """
+
+    def __init__(self, plan: Plan, training: Training, members: Members, *, notify: Notify, stop: Stop) -> None:
+        self._plan, self._training, self._members = plan, training, members
+        self._notify, self._stop = notify, stop
+        self._targets = targets_in_units(plan.examples["valid"], plan.label_set)
+
+    @property
+    def possible(self) -> bool:
+        """Whether there are enough rows to choose by."""
+        return len(self._targets) >= LEAST_ROWS
+
+    def verdict(self, beyond: Beyond) -> Verdict:
+        """The verdict. Raises Stopped when asked to stop, and whatever a student's training raises."""
+        plan, label_set, metric = self._plan, self._plan.label_set, self._plan.recipe.train.metric
+        sources = self._sources()
+        self._notify("working", text=f"weighing {len(sources)} sets of weights and what can be made of them")
+        on_valid = partial(self._logits, plan.examples["valid"])
+        scored = score(sources, on_valid, self._targets, label_set, metric)
+        if plan.recipe.ensemble.student_epochs:
+            student = self._student(scored, beyond)
+            scored = scored.joined_by(student, on_valid(student.weights))
+        beside = [(Source(name, weights), on_valid(weights)) for name, weights in dict(beyond.beside or {}).items()]
+        return settle(scored, self._targets, label_set, metric, trunk=self._trunk(), beside=beside)
+
+    # ---------------------------------------------------------------- parts
+
+    def _sources(self) -> list[Source]:
+        best = self._training.progress.best
+        sources = [Source(f"best evaluation, step {best.step:,}", best.weights)]
+        for member in self._members.all:
+            if member.step != best.step:
+                sources.append(Source(_name(member), self._members.weights(member)))
+        return sources
+
+    def _student(self, scored: Scored, beyond: Beyond) -> Source:
+        """Train the student, or go on with it."""
+        plan, label_set = self._plan, self._plan.label_set
+        team, start = best_teacher(scored, self._targets, label_set, plan.recipe.train.metric)
+        self._notify("working", text=f"{len(team.weights)} sets of weights score the training texts for the student")
+        train = plan.examples["train"]
+        soft = self._taught(train, team=team, texts=plan.tables.identity["train"]["texts"], root=beyond.root)
+        if beyond.unlabelled is not None:
+            more = Examples(beyond.unlabelled, np.zeros((len(beyond.unlabelled), 1), np.float32), train.pad_id)
+            unknown = self._taught(more, team=team, texts=beyond.unlabelled_hash, root=beyond.root)
+            soft = np.concatenate([soft, unknown])
+        taught = student_plan(plan, soft, beyond.unlabelled)
+        self._notify(
+            "student",
+            steps=taught.total_steps,
+            rows=len(taught.examples["train"].tokens),
+            start=start.name,
+            teachers=len(team.weights),
+        )
+        weights = self._trained(taught, start, beyond)
+        return Source("student", weights, single=False, made_of=(f"from {start.name}",))
+
+    def _taught(self, examples: Examples, *, team: Any, texts: str, root: Path | None) -> np.ndarray:
+        in_model_units = partial(self._logits, examples, in_units=False)
+        return team_scores(team, in_model_units, self._plan.label_set, len(examples.tokens), texts=texts, root=root)
+
+    def _trained(self, plan: Plan, start: Source, beyond: Beyond) -> Mapping[str, Tensor]:
+        saver, resume = None, None
+        if beyond.root is not None:
+            saver = Saver(beyond.root / "checkpoints", keep=1)
+            newest, _ = newest_valid(saver.root)
+            if newest is not None and not differences(newest.identity, plan.identity()):
+                resume = newest
+        training = Training(
+            plan, notify=beyond.notify, stop=self._stop, saver=saver, resume=resume, start=start.weights
+        )
+        try:
+            training.run()
+        finally:
+            if saver is not None:
+                saver.wait()
+        if not training.over:
+            raise Stopped
+        return training.progress.best.weights
+
+    def _logits(self, examples: Examples, weights: Mapping[str, Tensor], *, in_units: bool = True) -> np.ndarray:
+        model = self._training.assembly.model
+        model.load_state_dict({name: weights[name] for name in weights})
+        autocast: Any = self._training.assembly.autocast
+        label_set = self._plan.label_set
+        logits = split_logits(model, examples, label_set, autocast=autocast, stop=self._stop, in_units=in_units)
+        if logits is None:
+            raise Stopped
+        return logits
+
+    def _trunk(self) -> float:
+        """The share of a forward pass that members have in common."""
+        model, frozen = self._training.assembly.model, self._plan.recipe.optim.freeze_layers
+        layers = encoder_layers(model)
+        if layers is None or model.family.shared_layers:
+            return 0.0
+        most = len(layers) - (3 if model.pooling.startswith("last4") else 0)  # see ensemble.shared_layers
+        return max(min(frozen, most), 0) / len(layers)
+
+
+def _name(member: Member) -> str:
+    kinds = {"anchor": "anchor", "cycle": "snapshot", "best": "evaluation"}
+    return f"{kinds[member.why]}, step {member.step:,}"
