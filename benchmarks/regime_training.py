@@ -105,11 +105,14 @@ class TrainingTable:
         if one.epochs is not None:
             settings["train.epochs"] = one.epochs
         answer = train_alone(files, settings, seed, place.work)
-        about = {"set": one.name, "cell": cell.name, "seed": seed, "default": cell.default}
-        record = {**about, "rows": files.rows, "split": files.about, **answer}
+        record = {"set": one.name, "cell": cell.name, "seed": seed, "rows": files.rows, "split": files.about, **answer}
         if cell.default:
             self._check(record)
         return record
+
+    def _default(self) -> str:
+        """The cell that is the default recipe as it is now, whichever it was when the runs were made; "" for none."""
+        return next((cell.name for cell in self._cells() if cell.default), "")
 
     def line(self, record: Record) -> str:
         """What came of a run."""
@@ -121,7 +124,7 @@ class TrainingTable:
         for of_set in _grouped(records, "set").values():
             cells = _grouped(of_set, "cell")
             means = {name: mean_and_spread(100 * r["accuracy"] for r in found)[0] for name, found in cells.items()}
-            default = next((found for found in cells.values() if found[0]["default"]), [])
+            default = cells.get(self._default(), [])
             for name, found in cells.items():
                 best = "**" if means[name] == max(means.values()) else ""
                 shown = [found[0]["set"], name + (" (default)" if found is default else "")]
@@ -139,15 +142,14 @@ class TrainingTable:
         for name, of_set in _grouped(records, "set").items():
             cells = _grouped(of_set, "cell")
             seeds = shared_by_seeds([[r["seed"] for r in runs] for runs in cells.values()])
-            if set(cells) != wanted or not seeds:
+            if set(cells) != wanted or self._default() not in wanted or not seeds:
                 continue
             means = {
                 cell: mean_and_spread(100 * r["accuracy"] for r in runs if r["seed"] in seeds)[0]
                 for cell, runs in cells.items()
             }
-            default = next(cell for cell, runs in cells.items() if runs[0]["default"])
             steps = [r["steps"] for r in of_set]
-            found[f"{name} default below best"] = max(means.values()) - means[default]
+            found[f"{name} default below best"] = max(means.values()) - means[self._default()]
             found[f"{name} seeds"] = len(seeds)
             found[f"{name} steps apart"] = max(steps) - min(steps)
         return found

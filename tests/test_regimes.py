@@ -165,12 +165,12 @@ def test_of_one_layer_all_rates_are_the_top_one(modules: SimpleNamespace) -> Non
 # ---------------------------------------------------------------- tables
 
 
-def record(name: str, cell: str, seed: int, wrong: list[int], *, default: bool = False) -> dict[str, Any]:
+def record(name: str, cell: str, seed: int, wrong: list[int]) -> dict[str, Any]:
     """What a training would have left, of ten test rows."""
     share = 1 - len(wrong) / 10
     recipe = {"optim.lr": 2e-4, "optim.layer_ratio": 0.5, "optim.head_lr_factor": 20.0}
     recipe |= {"train.precision": "fp32", "model.pooling": "mean"}
-    where = {"set": name, "cell": cell, "seed": seed, "default": default, "rows": "0", "split": f"{name}: ten rows"}
+    where = {"set": name, "cell": cell, "seed": seed, "rows": "0", "split": f"{name}: ten rows"}
     scored = {"accuracy": share, "nll": 1 - share, "dev_accuracy": share, "dev_nll": 0.0, "bundle_accuracy": share}
     answers = {"wrong": " ".join(map(str, wrong)), "n_test": 10}
     return {**where, **scored, **answers, "steps": 7, "best_step": 7, "recipe": recipe, "layers": 6}
@@ -180,11 +180,7 @@ def test_a_table_holds_every_cell_against_the_default(modules: SimpleNamespace) 
     table = modules.regime_schedules.TABLE
     names = list(modules.regime_schedules.SHAPES)
     wrong = {"linear": [0, 1], "wsd": [0]}
-    records = [
-        record("toy", name, seed, wrong.get(name, [0, 2, 3]), default=name == "linear")
-        for seed in (1, 2)
-        for name in names
-    ]
+    records = [record("toy", name, seed, wrong.get(name, [0, 2, 3])) for seed in (1, 2) for name in names]
     rows = {row[1]: row for row in table.rows(records)}
     assert all(len(row) == len(table.header) for row in rows.values())
     assert rows["wsd"][3] == "**90.00** ± 0.00"
@@ -204,7 +200,7 @@ def test_the_default_of_the_recipe_is_marked(modules: SimpleNamespace) -> None:
     assert [cell.settings["schedule.shape"] for cell in defaults] == [Recipe().schedule.shape]
     for cell in (*modules.regime_schedules.cells(), *modules.regime_rates.cells()):
         Recipe().with_values(cell.settings)
-    good = record("toy", "recipe", 1, [], default=True)
+    good = record("toy", "recipe", 1, [])
     modules.regime_rates.check_default(good)
     with pytest.raises(RuntimeError, match="default recipe has rate"):
         modules.regime_rates.check_default({**good, "layers": 12})
