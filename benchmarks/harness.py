@@ -7,6 +7,7 @@ import platform
 import statistics
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -64,22 +65,27 @@ def base_parser(description: str) -> argparse.ArgumentParser:
 
 
 class Results:
-    """Results of single runs by key, kept in a JSON file after each one, so that a benchmark can be continued."""
+    """Results of single runs by key, kept in a JSON file after each one, so that a benchmark can be continued.
+
+    Results may be added from several threads.
+    """
 
     def __init__(self, path: Path | None) -> None:
         self.path = path
+        self._adding = threading.Lock()
         self.runs: dict[str, dict[str, Any]] = {}
         if path is not None and path.exists():
             self.runs = json.loads(path.read_text("utf-8"))["runs"]
 
     def add(self, key: str, result: Mapping[str, Any]) -> None:
         """Keep a run's result, and the file with it."""
-        self.runs[key] = {**result, "date": time.strftime("%Y-%m-%d"), "machine": machine()}
-        if self.path is not None:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            staged = self.path.with_suffix(".tmp")
-            staged.write_text(json.dumps({"runs": self.runs}, indent=1, ensure_ascii=False) + "\n", "utf-8")
-            staged.replace(self.path)
+        with self._adding:
+            self.runs[key] = {**result, "date": time.strftime("%Y-%m-%d"), "machine": machine()}
+            if self.path is not None:
+                self.path.parent.mkdir(parents=True, exist_ok=True)
+                staged = self.path.with_suffix(".tmp")
+                staged.write_text(json.dumps({"runs": self.runs}, indent=1, ensure_ascii=False) + "\n", "utf-8")
+                staged.replace(self.path)
 
 
 def mean_and_spread(values: Iterable[float]) -> tuple[float, float]:

@@ -11,6 +11,7 @@ import checkpoint_cost
 import faults
 import memory
 import parity
+import regimes
 import speed
 import time_to_accuracy
 from accuracy import CASES, HF_DEFAULT, HF_TUNED, summarise
@@ -93,7 +94,7 @@ def memory_part() -> list[str]:
 
 
 def results_page(results: Results) -> str:
-    """docs/results.md: the table of means, every run, faults, costs, and the machines."""
+    """docs/results.md: the table of means, every run, regimes, faults, costs, and the machines."""
     rows, _ = summarise(results)
     runs = []
     machines: dict[str, None] = {}
@@ -103,6 +104,8 @@ def results_page(results: Results) -> str:
             [run["case"], run["system"], str(run["seed"]), metrics, f"{run['train_seconds']:,.0f}", run["date"]]
         )
         machines[describe(run["machine"])] = None
+    of_regimes = Results(FOLDER / "regimes.json")
+    machines |= dict.fromkeys(describe(run["machine"]) for run in of_regimes.runs.values())
     return "\n".join(
         [
             "# Measured results",
@@ -119,6 +122,7 @@ def results_page(results: Results) -> str:
             "",
             table(["case", "system", "seed", "test metrics", "train s", "date"], runs),
             "",
+            *regimes.page(of_regimes),
             *faults_part(),
             "## Machines",
             "",
