@@ -66,6 +66,8 @@ def _show_bundle(console: Console, result: Mapping[str, Any]) -> None:
     console.result("columns", f"texts in {columns}; labels in {result['label_column'] or 'none'}")
     console.result("pooling", f"{result['pooling']}: {result['pooling_reason']}")
     console.result("length", f"at most {result['max_tokens']} tokens, longer texts are cut")
+    if result["members"] or result["made_of"]:
+        console.result("answer", _answer(result))
     console.result("opens in", _opened_by(result["transformers"]))
     console.result("probes", _probes(result["probes"]))
     if result["metrics"]:
@@ -74,6 +76,21 @@ def _show_bundle(console: Console, result: Mapping[str, Any]) -> None:
     console.result("made with", versions)
     files = [(name, byte_size(size)) for name, size in result["files"].items()]
     console.result("files", aligned([*files, ("all", byte_size(result["bytes"]))], right=[1]))
+
+
+def _answer(result: Mapping[str, Any]) -> list[str]:
+    """What the scores are made of."""
+    members = result["members"] or ()
+    what = f"the mean of the scores of {len(members)} models" if members else "one model"
+    name = result["made_of"].get("name")
+    passes = result["forward_passes"]
+    cost = "" if passes is None else f", {passes:.3g} forward passes"
+    first = f"{f'{name}: ' if name else ''}{what}, temperature {result['temperature']:.3g}{cost}"
+    rows = [
+        (one["file"], f"share {one['share']:.3g}", f"temperature {one['temperature']:.3g}", byte_size(one["bytes"]))
+        for one in members
+    ]
+    return [first, *aligned(rows, right=[3])]
 
 
 def _opened_by(transformers: Mapping[str, Any]) -> str:

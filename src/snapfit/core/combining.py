@@ -82,15 +82,36 @@ class Choice:
     rule: str
 
 
-def combine(parts: Sequence[np.ndarray], temperatures: Sequence[float], task: Task, temperature: float) -> np.ndarray:
+def combine(
+    parts: Sequence[np.ndarray],
+    temperatures: Sequence[float],
+    task: Task,
+    temperature: float,
+    *,
+    shares: Sequence[float] | None = None,
+) -> np.ndarray:
     """Scores [n, k] of several models' logits [n, k]: each one's scores at its temperature, their mean, and that as
-    logits again at a temperature of its own. A regression's is the plain mean.
+    logits again at a temperature of its own. A regression's is the mean of the logits.
+
+    shares: of each model in the mean, above 0; only their ratios count. By default all are equal. A model that is
+    given twice counts as one with twice the share, see `merge_picks`.
     """
     scores = [logits_to_scores(one, task, t) for one, t in zip(parts, temperatures, strict=True)]
-    mean: np.ndarray = np.mean(scores, axis=0)
+    if shares is None:
+        mean: np.ndarray = np.mean(scores, axis=0)
+    else:
+        mean = np.sum([one * (share / sum(shares)) for one, share in zip(scores, shares, strict=True)], axis=0)
     if task == "regression" or temperature == 1.0:
         return mean
     return logits_to_scores(as_logits(mean, task), task, temperature)
+
+
+def merge_picks(picks: Sequence[int]) -> tuple[list[int], list[float]]:
+    """Each model once, in the order of the first picks, and its share of a mean in which it counts as often as it was
+    picked.
+    """
+    models = list(dict.fromkeys(picks))
+    return models, [picks.count(model) / len(picks) for model in models]
 
 
 def as_logits(scores: np.ndarray, task: Task) -> np.ndarray:

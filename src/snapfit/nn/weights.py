@@ -62,15 +62,20 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
         raise _no_weights(folder)
     state: dict[str, Tensor] = {}
     for name in names:
-        try:
-            state.update(load_file(folder / name))
-        except (SafetensorError, OSError) as error:
-            raise BadInput(
-                f"{folder / name} cannot be read: {error}",
-                "a complete safetensors file",
-                "copy the checkpoint again",
-            ) from error
+        state.update(read_tensor_file(folder / name))
     return state
+
+
+def read_tensor_file(path: Path) -> dict[str, Tensor]:
+    """All tensors of a safetensors file. Raises BadInput when it cannot be read."""
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise BadInput(
+            f"{path} cannot be read: {error}",
+            "a complete safetensors file",
+            "copy the checkpoint again",
+        ) from error
 
 
 def _shard_names(index: Path) -> list[str]:

@@ -2,8 +2,10 @@
 
     config.json  model.safetensors  tokenizer.json    what plain transformers reads too
     snapfit.json                                      how answers are made of logits: `BundleInfo`
+    members/1.safetensors ...                         where several models answer: what differs from the first one's
     MANIFEST.json                                     size and SHA-256 of every file
 
+Format 2 is a bundle whose answer is the mean of several models' scores; all others are of format 1.
 Nothing here reads weights: a backend does, from `Bundle.folder`.
 """
 
@@ -20,10 +22,14 @@ from snapfit.core.folders import MANIFEST, list_files, verify_manifest
 from snapfit.core.labels import TASKS, LabelSet, Task
 from snapfit.data.tokenizer import TextTokenizer
 
-FORMAT_VERSION = 1
+ONE_MODEL, SEVERAL_MODELS = 1, 2
+"""The format versions, by what answers."""
+FORMAT_VERSION = SEVERAL_MODELS
+"""The newest."""
 INFO_FILE = "snapfit.json"
 PROBES_FILE = "probes.json"
-REQUIRED_FILES = (INFO_FILE, "config.json", "model.safetensors", "tokenizer.json", MANIFEST)
+WEIGHTS_FILE = "model.safetensors"
+REQUIRED_FILES = (INFO_FILE, "config.json", WEIGHTS_FILE, "tokenizer.json", MANIFEST)
 PICKLE_SUFFIXES = frozenset({".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib", ".dill"})
 
 _RESTORE = "restore snapfit.json from where the bundle was made, or train again"
@@ -39,12 +45,18 @@ class BundleInfo:
     labels.
     delimiter: what separated many labels in one cell, if anything did.
     pooling, pooling_reason: how tokens become one vector, and why that was chosen.
-    head: "native" when plain transformers gives the same logits, else "snapfit".
+    head: "native" when plain transformers gives the same logits, of the first model where there are several; else
+    "snapfit".
     max_tokens: longer texts are cut to it; special tokens count. pad_id: the token that fills short rows up.
     metrics: values by split, then by name. versions: of what made it. data: identity of the tables (hashes,
     sizes).
     recipe: every setting, resolved. temperature: divides logits, > 0. thresholds: one a label in 0..1, multi
-    only. Raises BadInput naming the field that has a value it cannot have.
+    only.
+    members: the models whose scores are averaged (see `combining.combine`), two at least; None for one model. Each has
+    "file" (`member_file` of its number), "share" (> 0; together 1), and "temperature" (> 0), which divides its
+    logits; `temperature` then divides the logits of the mean. made_of: what the answer is, for people.
+    format_version: SEVERAL_MODELS with members, else ONE_MODEL.
+    Raises BadInput naming the field that has a value it cannot have.
     """
 
     task: Task
@@ -64,7 +76,9 @@ class BundleInfo:
     versions: dict[str, str] = field(default_factory=dict)
     data: dict[str, Any] = field(default_factory=dict)
     recipe: dict[str, Any] = field(default_factory=dict)
-    format_version: int = FORMAT_VERSION
+    members: list[dict[str, Any]] | None = None
+    made_of: dict[str, Any] = field(default_factory=dict)
+    format_version: int = ONE_MODEL
 
     def __post_init__(self) -> None:
         for name, (is_good, expected) in _CHECKS.items():
@@ -75,13 +89,19 @@ class BundleInfo:
             self._refuse("task", f"{label_set.task!r}, the task of its labels")
         if self.thresholds is not None and (self.task != "multi" or len(self.thresholds) != label_set.n_outputs):
             self._refuse("thresholds", "one number in 0..1 a label for multi, otherwise null")
+        if (self.members is None) != (self.format_version == ONE_MODEL):
+            self._refuse("format_version", f"{SEVERAL_MODELS} with members, {ONE_MODEL} without")
 
     def _refuse(self, name: str, expected: str) -> NoReturn:
         raise BadInput(f"{name}: {getattr(self, name)!r} in {INFO_FILE}", expected, _RESTORE)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values for snapfit.json, the format version first."""
+        """Plain values for snapfit.json, the format version first; what is not set of several models is left out."""
         values = asdict(self)
+        if not values["made_of"]:
+            del values["made_of"]
+        if values["members"] is None:
+            del values["members"]
         return {"format_version": values.pop("format_version"), **values}
 
     @classmethod
@@ -144,6 +164,10 @@ class Bundle:
         _check_version(raw.get("format_version") if isinstance(raw, Mapping) else None)
         verify_manifest(folder, hashes=verify)
         info = BundleInfo.from_dict(raw)
+        for member in info.members or ():
+            if member["file"] not in files:
+                found = f"{folder} has no {member['file']}, which {INFO_FILE} names"
+                raise BadInput(found, "a whole bundle", _fix_incomplete(folder, files))
         return cls(folder, info, LabelSet.from_dict(info.labels))
 
     @property
@@ -176,12 +200,17 @@ class Bundle:
         return texts, scores
 
 
+def member_file(number: int) -> str:
+    """Where the weights of a bundle's model are, below its folder; numbers count from 0."""
+    return f"members/{number}.safetensors" if number else WEIGHTS_FILE
+
+
 def _check_version(version: Any) -> None:
     if type(version) is int and version > FORMAT_VERSION:
         found = f"a bundle of format {version}"
         raise BadInput(found, f"format {FORMAT_VERSION}, the newest that this snapfit knows", "pip install -U snapfit")
-    if version != FORMAT_VERSION or type(version) is not int:
-        raise BadInput(f"format_version: {version!r} in {INFO_FILE}", str(FORMAT_VERSION), _RESTORE)
+    if not _is_version(version):
+        raise BadInput(f"format_version: {version!r} in {INFO_FILE}", _VERSIONS, _RESTORE)
 
 
 def _fix_incomplete(folder: Path, files: Mapping[str, Path]) -> str:
@@ -208,8 +237,29 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
+def _is_version(value: Any) -> bool:
+    return type(value) is int and value in (ONE_MODEL, SEVERAL_MODELS)
+
+
+def _are_members(value: Any) -> bool:
+    """Whether this names two models or more, each in its own file, with shares that make a whole."""
+    if not isinstance(value, list) or len(value) < 2:
+        return False
+    for number, one in enumerate(value):
+        if not isinstance(one, dict) or one.keys() != {"file", "share", "temperature"}:
+            return False
+        if one["file"] != member_file(number) or not all(_is_number(one[key]) for key in ("share", "temperature")):
+            return False
+        if not (0 < one["share"] < 1 and 0 < one["temperature"] < np.inf):
+            return False
+    return bool(abs(sum(one["share"] for one in value) - 1.0) < _SHARES_WITHIN)
+
+
+_VERSIONS = f"{ONE_MODEL} or {SEVERAL_MODELS}"
+_SHARES_WITHIN = 1e-6
+"""How far the sum of shares may be from 1."""
 _CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
-    "format_version": (lambda v: type(v) is int and v == FORMAT_VERSION, str(FORMAT_VERSION)),
+    "format_version": (_is_version, _VERSIONS),
     "task": (lambda v: v in TASKS, f"one of {', '.join(TASKS)}"),
     "labels": (_is_object, "an object"),
     "pair": (lambda v: type(v) is bool, "true or false"),
@@ -230,5 +280,11 @@ _CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "versions": (lambda v: _is_object(v) and all(map(_is_text, v.values())), "versions by name"),
     "data": (_is_object, "an object"),
     "recipe": (_is_object, "an object"),
+    "members": (
+        lambda v: v is None or _are_members(v),
+        f"null, or for each of two models or more: file ({WEIGHTS_FILE}, members/1.safetensors, ...), share and "
+        "temperature above 0, the shares together 1",
+    ),
+    "made_of": (_is_object, "an object"),
 }
 """What each field of snapfit.json must be by itself, and how to say so."""

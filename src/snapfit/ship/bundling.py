@@ -2,7 +2,7 @@
 
 import json
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import torch
 import transformers
 from safetensors import SafetensorError
 from safetensors.torch import save_file
+from torch import Tensor
 
 from snapfit.core.errors import WorkFailed
 from snapfit.core.files import write_bytes_atomic, write_json_atomic, write_text_atomic
@@ -19,9 +20,13 @@ from snapfit.core.scores import logits_to_scores
 from snapfit.data.batches import pad
 from snapfit.nn.backend import TorchBackend
 from snapfit.nn.classifier import Classifier
+from snapfit.nn.ensemble import EnsembleBackend
+from snapfit.nn.member_weights import changed_tensors, with_changes
 from snapfit.nn.weights import WEIGHTS_NAME
-from snapfit.runtime.bundle import BundleInfo
+from snapfit.runtime.bundle import ONE_MODEL, SEVERAL_MODELS, BundleInfo, member_file
+from snapfit.runtime.predictor import Backend
 from snapfit.ship.card import model_card
+from snapfit.training.answer import Answer
 from snapfit.training.fit import Fitted
 from snapfit.training.prepare import Tables
 from snapfit.version import __version__
@@ -33,16 +38,21 @@ N_PROBES = 16
 def write_bundle(folder: Path, fitted: Fitted, tables: Tables) -> BundleInfo:
     """Write the bundle of a finished training; `folder` appears only when it is complete.
 
-    The weights are those of `fitted.model`, float32, contiguous. Returns what snapfit.json says.
-    Raises WorkFailed when it cannot be written.
+    The weights are those of `fitted.model`, float32, contiguous; of further models of its answer, what differs from
+    them. Returns what snapfit.json says.
+    Raises WorkFailed when it cannot be written, BadInput when a further model is of another architecture.
     """
     info = _info(fitted, tables)
+    changed = _changed(fitted)
     with staged_folder(folder) as staging:
         save_classifier(staging, fitted.model)
+        for number, tensors in enumerate(changed, 1):
+            (staging / member_file(number)).parent.mkdir(exist_ok=True)
+            _save_tensors(staging / member_file(number), tensors)
         write_bytes_atomic(staging / "tokenizer.json", fitted.tokenizer_files.tokenizer_json)
         write_json_atomic(staging / "tokenizer_config.json", _tokenizer_settings(fitted))
         write_json_atomic(staging / "snapfit.json", info.to_dict())
-        write_json_atomic(staging / "probes.json", _probes(fitted, tables))
+        write_json_atomic(staging / "probes.json", _probes(fitted, tables, info, _backend(fitted, info, changed)))
         write_text_atomic(staging / "README.md", model_card(info, reasons=fitted.reasons))
         write_manifest(staging)
     return info
@@ -64,11 +74,34 @@ def save_classifier(folder: Path, model: Classifier) -> None:
     config["architectures"] = [model.architecture]
     config.pop("_name_or_path", None)
     write_json_atomic(folder / "config.json", config)
-    state = {name: tensor.detach().contiguous() for name, tensor in model.state_dict().items()}
+    _save_tensors(folder / WEIGHTS_NAME, model.state_dict())
+
+
+def _save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
     try:
-        save_file(state, folder / WEIGHTS_NAME, metadata={"format": "pt"})
+        save_file({n: t.detach().contiguous() for n, t in tensors.items()}, path, metadata={"format": "pt"})
     except (SafetensorError, OSError) as error:
-        raise WorkFailed(f"could not write {folder / WEIGHTS_NAME}: {error}") from error
+        raise WorkFailed(f"could not write {path}: {error}") from error
+
+
+def _changed(fitted: Fitted) -> list[dict[str, Tensor]]:
+    """Of each further model of the answer, what differs from the first one."""
+    first = fitted.model.state_dict()
+    others = fitted.answer.others if fitted.answer else ()
+    return [changed_tensors(first, other, source=f"model {n} of the answer") for n, other in enumerate(others, 2)]
+
+
+def _backend(fitted: Fitted, info: BundleInfo, changed: Sequence[Mapping[str, Tensor]]) -> Backend:
+    """What answers for the bundle, as it will when it is loaded."""
+    if info.members is None:
+        return TorchBackend(fitted.model, device="cpu")
+    return EnsembleBackend(
+        [fitted.model, *(with_changes(fitted.model, tensors) for tensors in changed)],
+        shares=[member["share"] for member in info.members],
+        temperatures=[member["temperature"] for member in info.members],
+        task=info.task,
+        device="cpu",
+    )
 
 
 def versions() -> dict[str, str]:
@@ -84,7 +117,11 @@ def versions() -> dict[str, str]:
 
 def _info(fitted: Fitted, tables: Tables) -> BundleInfo:
     pooling = fitted.recipe.model.pooling
-    columns = tables.columns
+    columns, answer = tables.columns, fitted.answer or Answer("")
+    members = [
+        {"file": member_file(number), "share": share, "temperature": temperature}
+        for number, (share, temperature) in enumerate(zip(answer.shares, answer.temperatures, strict=True))
+    ]
     return BundleInfo(
         task=tables.label_set.task,
         labels=tables.label_set.to_dict(),
@@ -97,22 +134,26 @@ def _info(fitted: Fitted, tables: Tables) -> BundleInfo:
         head="native" if pooling == "native" else "snapfit",
         max_tokens=fitted.tokenizer.max_tokens,
         pad_id=fitted.tokenizer_files.pad_id,
+        temperature=answer.last_temperature,
         metrics=fitted.metrics,
         versions=versions(),
         data=tables.identity,
         recipe=fitted.recipe.to_dict(),
+        members=members if answer.is_mean else None,
+        made_of={} if fitted.answer is None else {"name": answer.name, **answer.made_of},
+        format_version=SEVERAL_MODELS if answer.is_mean else ONE_MODEL,
     )
 
 
-def _probes(fitted: Fitted, tables: Tables) -> dict[str, Any]:
+def _probes(fitted: Fitted, tables: Tables, info: BundleInfo, backend: Backend) -> dict[str, Any]:
     """Short stand-in texts and their scores; never rows of the training table, which may be private."""
     texts = probe_texts()
     examples: Sequence[Any] = list(zip(texts, reversed(texts), strict=True)) if tables.pair else texts
     pairs = [b for _, b in examples] if tables.pair else None
     tokens = fitted.tokenizer.encode(texts, pairs)
     rows = np.arange(len(texts))
-    logits = TorchBackend(fitted.model, device="cpu").logits(pad(tokens, rows, pad_id=fitted.tokenizer_files.pad_id))
-    return {"texts": examples, "scores": logits_to_scores(logits, tables.label_set.task).tolist()}
+    logits = backend.logits(pad(tokens, rows, pad_id=info.pad_id))
+    return {"texts": examples, "scores": logits_to_scores(logits, info.task, info.temperature).tolist()}
 
 
 def probe_texts() -> list[str]:

@@ -37,6 +37,7 @@ def model_card(info: BundleInfo, *, reasons: dict[str, str]) -> str:
         "",
         "## How it was made",
         "",
+        *_answer(info),
         f"- pooling `{info.pooling}`: {info.pooling_reason}",
         f"- texts longer than {info.max_tokens} tokens are cut at the end",
         *[f"- `{key}` = `{_value(info.recipe, key)}`: {reason}" for key, reason in reasons.items()],
@@ -52,6 +53,13 @@ def _sample(info: BundleInfo) -> str:
 
 
 def _compatibility(info: BundleInfo) -> str:
+    n_models = len(info.members or ())
+    if info.head == "native" and n_models:
+        return (
+            f"The answer needs snapfit: it is made of {n_models} models. Plain transformers opens this folder too, but "
+            "only the first of them: `AutoModelForSequenceClassification.from_pretrained(folder)` gives that one's "
+            "logits, not the answer."
+        )
     if info.head == "native":
         return (
             "Plain transformers opens this folder too: "
@@ -61,6 +69,21 @@ def _compatibility(info: BundleInfo) -> str:
         f"The head pools with `{info.pooling}`, which transformers does not have: this bundle needs snapfit. "
         "Train with `--set model.pooling=native` for one that plain transformers opens."
     )
+
+
+def _answer(info: BundleInfo) -> list[str]:
+    """What the scores are made of, a line of the list, where that is more than one model as it came."""
+    if not info.made_of and not info.members:
+        return []
+    what = "the scores of one model"
+    if info.members:
+        parts = ", ".join(f"{one['share']:.3g} at {one['temperature']:.3g}" for one in info.members)
+        what = (
+            f"the mean of the scores of {len(info.members)} models (shares, and temperatures of their logits: {parts})"
+        )
+    name, rule = (str(info.made_of.get(key, "")) for key in ("name", "rule"))
+    named = f"`{name}`, " if name else ""
+    return [f"- the answer is {named}{what}, at temperature {info.temperature:.3g}{f': {rule}' if rule else ''}"]
 
 
 def _metrics_table(metrics: dict[str, dict[str, float]]) -> list[str]:

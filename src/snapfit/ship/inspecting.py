@@ -93,48 +93,57 @@ def describe_bundle(folder: Path) -> dict[str, Any]:
     """A bundle in plain values, its probes replayed where torch is installed.
 
     Keys: kind, path, those of snapfit.json with the labels as a list of names, files {name: bytes}, bytes,
-    transformers {opens, why}, probes {same (None: not replayed), largest_difference, why}.
+    transformers {opens, why}, probes {same (None: not replayed), largest_difference, why}, made_of, members (None where
+    one model answers; else their values of snapfit.json, and bytes), forward_passes (of a prediction; None: no torch).
     Raises BadInput for a bundle that is damaged.
     """
     bundle = Bundle.open(folder)
     info = bundle.info
     files = {name: path.stat().st_size for name, path in list_files(folder).items()}
+    members = info.members and [{**member, "bytes": files[member["file"]]} for member in info.members]
     return {
         "kind": "bundle",
         "path": str(folder),
         **info.to_dict(),
+        "members": members,
+        "made_of": info.made_of,
         "labels": list(bundle.label_set.names),
         "files": files,
         "bytes": sum(files.values()),
         "transformers": _opened_by_transformers(bundle),
-        "probes": _replay(bundle),
+        **_loaded(bundle),
     }
 
 
-def _replay(bundle: Bundle) -> dict[str, Any]:
+def _loaded(bundle: Bundle) -> dict[str, Any]:
+    """What only a loaded bundle tells: its probes replayed, and what a prediction costs."""
     from snapfit.loading import load
 
     outcome: dict[str, Any] = {"same": None, "largest_difference": None, "why": ""}
-    if bundle.probes() is None:
-        return {**outcome, "why": "the bundle has none"}
     try:
         predictor = load(bundle.folder, verify=False)
-        difference = predictor.replay_probes(tolerance=_PROBE_TOLERANCE)
     except MissingExtra as error:
-        return {**outcome, "why": f"{error.found}; {error.fix}"}
-    except WorkFailed as error:
-        return {**outcome, "same": False, "why": str(error)}
-    return {**outcome, "same": True, "largest_difference": difference}
+        return {"probes": {**outcome, "why": f"{error.found}; {error.fix}"}, "forward_passes": None}
+    if bundle.probes() is None:
+        outcome["why"] = "the bundle has none"
+    else:
+        try:
+            outcome["largest_difference"] = predictor.replay_probes(tolerance=_PROBE_TOLERANCE)
+            outcome["same"] = True
+        except WorkFailed as error:
+            outcome |= {"same": False, "why": str(error)}
+    return {"probes": outcome, "forward_passes": getattr(predictor.backend, "forward_passes", None)}
 
 
 def _opened_by_transformers(bundle: Bundle) -> dict[str, Any]:
     """Whether transformers' own class opens the bundle, tried out where the head says that it should."""
     if bundle.info.head != "native":
         return {"opens": False, "why": f"transformers has no head with the pooling {bundle.info.pooling!r}"}
+    only = "; the first model alone, not the mean" if bundle.info.members else ""
     try:
         from transformers import AutoModelForSequenceClassification
     except ImportError:
-        return {"opens": True, "why": "a native head; not tried, transformers is not installed"}
+        return {"opens": True, "why": f"a native head; not tried, transformers is not installed{only}"}
     try:
         _, report = AutoModelForSequenceClassification.from_pretrained(
             bundle.folder, output_loading_info=True, local_files_only=True, trust_remote_code=False
@@ -144,7 +153,7 @@ def _opened_by_transformers(bundle: Bundle) -> dict[str, Any]:
     wrong = [str(name) for kind in ("missing_keys", "unexpected_keys", "mismatched_keys") for name in report[kind]]
     if wrong:
         return {"opens": False, "why": f"it was tried: {len(wrong)} weights do not fit, such as {wrong[0]}"}
-    return {"opens": True, "why": "a native head; it was tried, every weight fits"}
+    return {"opens": True, "why": f"a native head; it was tried, every weight fits{only}"}
 
 
 def describe_encoder(name: str) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from snapfit.core.recipe import Recipe
 from snapfit.data.tokenizer import TextTokenizer
 from snapfit.nn.classifier import Classifier
 from snapfit.nn.encoder import EncoderSource, TokenizerFiles
+from snapfit.training.answer import Answer
 from snapfit.training.assemble import torch_as_wanted
 from snapfit.training.checkpoint import Checkpoint
 from snapfit.training.driver import Training
@@ -34,6 +35,7 @@ class Fitted:
     recipe: resolved. reasons: why each `auto` became what it is. metrics: by split, then by name.
     best_step: the step of the weights, steps: all that were done. complete: whether no step was left to do.
     train_seconds: of all steps, those before an interruption included.
+    answer: what ships, where that is not the model alone at temperature 1.
     """
 
     model: Classifier
@@ -48,6 +50,7 @@ class Fitted:
     steps: int
     complete: bool
     train_seconds: float
+    answer: Answer | None = None
 
 
 def fit(

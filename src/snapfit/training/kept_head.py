@@ -15,7 +15,8 @@ def keep_head(model: Classifier, folder: Path, label_set: LabelSet) -> str:
     """Put the head of the bundle in `folder` into a model whose encoder it also was; returns what was kept, in words.
 
     Outputs of labels that the bundle knows are taken over, those of new labels stay fresh. A regression's output is
-    brought from the units of its table to the standardised targets that training goes by.
+    brought from the units of its table to the standardised targets that training goes by. Of a bundle in which several
+    models answer it is the first one's, as the encoder is.
     Raises BadInput for a folder that is no bundle, and for one of another task or pooling.
     """
     bundle = Bundle.open(folder, verify=False)
