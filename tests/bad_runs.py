@@ -115,7 +115,7 @@ CONTINUED = [
     further("a damaged bundle", "--continue-from b", "model.safetensors", "changed", change=flipped),
     further("a cut bundle", "--continue-from b", "model.safetensors", "bytes", change=cut("model.safetensors")),
     further(
-        "a bundle of a newer format", "--continue-from b", "format 2", change=edited("snapfit.json", format_version=2)
+        "a bundle of a newer format", "--continue-from b", "format 3", change=edited("snapfit.json", format_version=3)
     ),
     further("a head that is none", "--encoder b --set model.head=kept --set model.pooling=max", "the pooling of b"),
     case(

@@ -17,6 +17,7 @@ from snapfit.core.combining import (
     greedy_picks,
     make_candidates,
     measure,
+    merge_picks,
     row_errors,
     scores_of,
 )
@@ -60,6 +61,22 @@ def test_a_mean_is_of_scores_and_its_temperature_works_on_their_logits(task: Any
     odds = powers / (1 - mean) ** (1 / 3)
     wanted = powers / powers.sum(axis=1, keepdims=True) if task == "single" else odds / (1 + odds)
     assert combine(parts, [1.5, 0.5], task, 3.0) == pytest.approx(wanted, abs=1e-9)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_shares_do_what_repeated_picks_do(task: Any) -> None:
+    models, _ = problem(task)
+    parts, heat, picks = [one.logits for one in models], [1.5, 0.5, 2.0, 1.0], (2, 0, 2, 3, 2)
+    wanted = combine([parts[i] for i in picks], [heat[i] for i in picks], task, 1.7)
+    once, shares = merge_picks(picks)
+    assert (once, shares) == ([2, 0, 3], [0.6, 0.2, 0.2])
+    for scale in (1.0, 5.0):  # only their ratios count
+        got = combine(
+            [parts[i] for i in once], [heat[i] for i in once], task, 1.7, shares=[scale * share for share in shares]
+        )
+        assert got == pytest.approx(wanted, abs=1e-12)
+    with pytest.raises(ValueError):  # noqa: PT011
+        combine(parts, heat, task, 1.0, shares=[0.5, 0.5])
 
 
 @pytest.mark.parametrize("task", ["single", "multi"])

@@ -60,6 +60,15 @@ def test_a_bundle_is_built_from_its_own_files() -> None:
     assert model.config.id2label == {0: "animals", 1: "food", 2: "tools"}
 
 
+def test_the_first_format_still_loads() -> None:
+    """A bundle that was written before there were others, with the answers that it gave then."""
+    folder = Path(__file__).resolve().parents[1] / "golden" / "bundle-1"
+    predictor = load_predictor(folder, device="cpu")
+    assert predictor.replay_probes(tolerance=1e-5) <= 1e-5
+    assert predictor.bundle.info.format_version == 1
+    assert predictor.names == ("animals", "food", "tools")
+
+
 @pytest.mark.parametrize(("kind", "pooling"), [("single", "native"), ("multi", "mean"), ("pair", "mean")])
 def test_one_text_answers_as_many_do(kind: str, pooling: str) -> None:
     run = toys.trained(kind, pooling)

@@ -14,6 +14,13 @@ from snapfit.core.folders import write_manifest
 from snapfit.runtime.bundle import Bundle, BundleInfo
 from tiny_bundle import LABELS, tiny_info, write_tiny_bundle
 
+GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "bundle-1"
+"""A bundle as the first snapfit wrote it."""
+MEMBERS: list[dict[str, Any]] = [
+    {"file": "model.safetensors", "share": 0.5, "temperature": 1.25},
+    {"file": "members/1.safetensors", "share": 0.25, "temperature": 0.5},
+    {"file": "members/2.safetensors", "share": 0.25, "temperature": 3},
+]
 FULL: dict[str, Any] = {
     "pair": True,
     "text_columns": ["question", "answer"],
@@ -64,7 +71,8 @@ def test_the_info_survives_json() -> None:
         ({"versions": {"python": 3}}, "versions"),
         ({"extra": 1}, "the key 'extra'"),
         ({"temperatur": 1.0}, "nearest: 'temperature'"),
-        ({"format_version": 2}, "format 2"),
+        ({"format_version": 3}, "format 3"),
+        ({"format_version": 2}, "format_version: 2"),
         ({"format_version": "1"}, "format_version: '1'"),
         ({"format_version": True}, "format_version: True"),
         ({"format_version": None}, "format_version: None"),
@@ -79,6 +87,97 @@ def test_values_that_cannot_be(change: dict[str, Any], message: str) -> None:
 def test_thresholds_that_do_not_fit(thresholds: Any) -> None:
     with pytest.raises(BadInput, match="thresholds"):
         tiny_info("multi", thresholds=thresholds)
+
+
+# ---------------------------------------------------------------- several models
+
+
+def test_several_models_survive_json() -> None:
+    info = tiny_info(members=MEMBERS, format_version=2, made_of={"name": "mean of all", "rule": "the least error"})
+    values = json.loads(json.dumps(info.to_dict()))
+    assert next(iter(values.items())) == ("format_version", 2)
+    assert values["members"] == MEMBERS
+    assert BundleInfo.from_dict(values) == info
+
+
+@pytest.mark.parametrize("change", [{}, {"made_of": {}}, {"members": None}])
+def test_format_1_is_byte_for_byte_what_it_was(change: dict[str, Any]) -> None:
+    text = (GOLDEN / "snapfit.json").read_text("utf-8")
+    info = BundleInfo.from_dict(json.loads(text) | change)
+    assert json.dumps(info.to_dict(), ensure_ascii=False, indent=2) + "\n" == text
+    assert not {"members", "made_of"} & tiny_info().to_dict().keys()
+    assert tiny_info(made_of={"name": "step 40"}).to_dict()["made_of"] == {"name": "step 40"}
+
+
+def changed_member(number: int, **values: Any) -> list[dict[str, Any]]:
+    return [one | values if i == number else one for i, one in enumerate(MEMBERS)]
+
+
+@pytest.mark.parametrize(
+    "members",
+    [
+        [],
+        MEMBERS[:1],
+        {},
+        [*MEMBERS, MEMBERS[2]],
+        MEMBERS[::-1],
+        [MEMBERS[0], "members/1.safetensors"],
+        [{key: value for key, value in one.items() if key != "share"} for one in MEMBERS],
+        changed_member(0, name="first"),
+        changed_member(1, file="../1.safetensors"),
+        changed_member(1, file="/etc/passwd"),
+        changed_member(1, file="members/../model.safetensors"),
+        changed_member(1, file="members/2.safetensors"),
+        changed_member(1, file=1),
+        changed_member(1, share=0.3),
+        changed_member(1, share=0),
+        changed_member(1, share=-0.25),
+        changed_member(1, share="0.25"),
+        changed_member(1, share=True),
+        changed_member(1, share=float("nan")),
+        changed_member(1, temperature=0),
+        changed_member(1, temperature=float("inf")),
+        changed_member(1, temperature=None),
+    ],
+)
+def test_members_that_cannot_be(members: Any) -> None:
+    with pytest.raises(BadInput, match="members: "):
+        BundleInfo.from_dict(tiny_info().to_dict() | {"members": members, "format_version": 2})
+
+
+def test_the_format_must_fit_the_members() -> None:
+    with pytest.raises(BadInput, match="format_version: 1 .*\n?.*2 with members"):
+        BundleInfo.from_dict(tiny_info().to_dict() | {"members": MEMBERS})
+    with pytest.raises(BadInput, match="format_version: 2"):
+        BundleInfo.from_dict(tiny_info().to_dict() | {"format_version": 2})
+    with pytest.raises(BadInput, match="made_of: 'a mean'"):
+        tiny_info(made_of="a mean")
+
+
+def test_members_files_must_be_there(tmp_path: Path) -> None:
+    folder = write_tiny_bundle(tmp_path / "bundle", members=MEMBERS, format_version=2)
+    with pytest.raises(BadInput, match=r"has no members/1\.safetensors, which snapfit\.json names"):
+        Bundle.open(folder)
+    (folder / "members").mkdir()
+    for number in (1, 2):
+        (folder / f"members/{number}.safetensors").write_bytes(b"\0")
+    with pytest.raises(BadInput, match=r"'members/1\.safetensors' .* is not named"):
+        Bundle.open(folder)
+    write_manifest(folder)
+    assert Bundle.open(folder).info.members == MEMBERS
+    (folder / "members/2.safetensors").write_bytes(b"\1")
+    with pytest.raises(BadInput, match=r"'members/2\.safetensors' .* was changed"):
+        Bundle.open(folder)
+    (folder / "members/2.safetensors").unlink()
+    with pytest.raises(BadInput, match=r"'members/2\.safetensors', which .* names, is missing"):
+        Bundle.open(folder, verify=False)
+    os.rename(folder / "members/1.safetensors", tmp_path / "weights")
+    (folder / "members/1.safetensors").symlink_to(tmp_path / "weights")
+    with pytest.raises(BadInput, match="link out of the folder"):
+        Bundle.open(folder, verify=False)
+
+
+# ---------------------------------------------------------------- folders
 
 
 def test_missing_keys_are_named() -> None:
@@ -168,7 +267,7 @@ def test_unlisted_files_and_links_are_refused(tmp_path: Path) -> None:
 def test_a_newer_format_says_what_to_do(tmp_path: Path) -> None:
     folder = write_tiny_bundle(tmp_path / "bundle")
     values = json.loads((folder / "snapfit.json").read_text())
-    write_json_atomic(folder / "snapfit.json", values | {"format_version": 2, "unheard_of": 1})
+    write_json_atomic(folder / "snapfit.json", values | {"format_version": 3, "unheard_of": 1})
     with pytest.raises(BadInput, match="pip install -U snapfit"):
         Bundle.open(folder)
     write_json_atomic(folder / "snapfit.json", [])

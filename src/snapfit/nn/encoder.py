@@ -53,9 +53,7 @@ class EncoderSource:
         """Sentences that the user should read about this encoder, such as that its family is unknown."""
         found = []
         if n_models := _models_in(self.folder):
-            found.append(
-                f"{self.name} is a bundle in which {n_models} models answer: the first of them is trained further"
-            )
+            found.append(f"{self.name} is a bundle in which {n_models} models answer: the first of them is taken")
         if not family_of(self.config).known:
             found.append(
                 f"the family {self.config.model_type!r} is not in snapfit's table: all its layers get one learning "

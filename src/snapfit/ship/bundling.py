@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from snapfit.core.errors import WorkFailed
-from snapfit.core.files import write_bytes_atomic, write_json_atomic, write_text_atomic
+from snapfit.core.files import cannot_write, write_bytes_atomic, write_json_atomic, write_text_atomic
 from snapfit.core.folders import staged_folder, write_manifest
 from snapfit.core.scores import logits_to_scores
 from snapfit.data.batches import pad
@@ -29,6 +29,7 @@ from snapfit.ship.card import model_card
 from snapfit.training.answer import Answer
 from snapfit.training.fit import Fitted
 from snapfit.training.prepare import Tables
+from snapfit.training.tensor_files import write_tensors
 from snapfit.version import __version__
 
 N_PROBES = 16
@@ -46,15 +47,13 @@ def write_bundle(folder: Path, fitted: Fitted, tables: Tables) -> BundleInfo:
     changed = _changed(fitted)
     with staged_folder(folder) as staging:
         save_classifier(staging, fitted.model)
-        for number, tensors in enumerate(changed, 1):
-            (staging / member_file(number)).parent.mkdir(exist_ok=True)
-            _save_tensors(staging / member_file(number), tensors)
+        hashes = _save_members(staging, changed)
         write_bytes_atomic(staging / "tokenizer.json", fitted.tokenizer_files.tokenizer_json)
         write_json_atomic(staging / "tokenizer_config.json", _tokenizer_settings(fitted))
         write_json_atomic(staging / "snapfit.json", info.to_dict())
         write_json_atomic(staging / "probes.json", _probes(fitted, tables, info, _backend(fitted, info, changed)))
         write_text_atomic(staging / "README.md", model_card(info, reasons=fitted.reasons))
-        write_manifest(staging)
+        write_manifest(staging, known=hashes)
     return info
 
 
@@ -74,14 +73,25 @@ def save_classifier(folder: Path, model: Classifier) -> None:
     config["architectures"] = [model.architecture]
     config.pop("_name_or_path", None)
     write_json_atomic(folder / "config.json", config)
-    _save_tensors(folder / WEIGHTS_NAME, model.state_dict())
-
-
-def _save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    state = {name: tensor.detach().contiguous() for name, tensor in model.state_dict().items()}
     try:
-        save_file({n: t.detach().contiguous() for n, t in tensors.items()}, path, metadata={"format": "pt"})
+        save_file(state, folder / WEIGHTS_NAME, metadata={"format": "pt"})
     except (SafetensorError, OSError) as error:
-        raise WorkFailed(f"could not write {path}: {error}") from error
+        raise WorkFailed(f"could not write {folder / WEIGHTS_NAME}: {error}") from error
+
+
+def _save_members(folder: Path, changed: Sequence[Mapping[str, Tensor]]) -> dict[str, str]:
+    """What differs in each further model, in a file of its own; returns the files' SHA-256 by name."""
+    hashes = {}
+    for number, tensors in enumerate(changed, 1):
+        name = member_file(number)
+        try:
+            (folder / name).parent.mkdir(exist_ok=True)
+            contiguous = {key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}
+            hashes[name] = write_tensors(folder / name, contiguous)
+        except OSError as error:
+            raise cannot_write(folder / name, error) from error
+    return hashes
 
 
 def _changed(fitted: Fitted) -> list[dict[str, Tensor]]:

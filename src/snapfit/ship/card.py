@@ -78,9 +78,7 @@ def _answer(info: BundleInfo) -> list[str]:
     what = "the scores of one model"
     if info.members:
         parts = ", ".join(f"{one['share']:.3g} at {one['temperature']:.3g}" for one in info.members)
-        what = (
-            f"the mean of the scores of {len(info.members)} models (shares, and temperatures of their logits: {parts})"
-        )
+        what = f"the mean of the scores of {len(info.members)} models (shares and temperatures: {parts})"
     name, rule = (str(info.made_of.get(key, "")) for key in ("name", "rule"))
     named = f"`{name}`, " if name else ""
     return [f"- the answer is {named}{what}, at temperature {info.temperature:.3g}{f': {rule}' if rule else ''}"]

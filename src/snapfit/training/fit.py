@@ -43,7 +43,7 @@ class Fitted:
     recipe: resolved. reasons: why each `auto` became what it is. metrics: by split, then by name.
     best_step: the step of the weights, steps: all that were done. complete: whether no step was left to do.
     train_seconds: of all steps, those before an interruption included. verdict: on its members, where it kept any.
-    answer: how several models answer together, or at which temperature one does; None: `model` alone, as it is.
+    answer: what ships, where that is not `model` alone at temperature 1.
     """
 
     model: Classifier

@@ -22,6 +22,7 @@ from snapfit.core.combining import (
     cross_fitted,
     make_candidates,
     measure,
+    merge_picks,
     scores_of,
 )
 from snapfit.core.labels import LabelSet
@@ -110,11 +111,11 @@ class Scored:
 
     def team(self, candidate: Candidate) -> Team:
         """The models of a candidate."""
-        picks = sorted(set(candidate.picks), key=lambda i: (-candidate.picks.count(i), i))
+        picks, shares = merge_picks(sorted(candidate.picks, key=lambda i: (-candidate.picks.count(i), i)))
         heat = dict(zip(candidate.picks, candidate.temperatures, strict=True))
         return Team(
             weights=tuple(self.sources[i].weights for i in picks),
-            shares=tuple(candidate.picks.count(i) / len(candidate.picks) for i in picks),
+            shares=tuple(shares),
             temperatures=tuple(heat[i] for i in picks),
             temperature=candidate.temperature,
         )
