@@ -51,7 +51,7 @@ ACCEPTABLE = {
     *("schedule.shape", "schedule.warmup_fraction", "schedule.cycles", "schedule.cycle_mult"),
     *("schedule.cycle_decay", "schedule.floor", "schedule.decay_fraction"),
     *("ensemble.members", "ensemble.rounds", "ensemble.restart", "ensemble.anchor_share", "ensemble.restart_rate"),
-    *("ensemble.restart_head_rate", "ensemble.rewarm_fraction"),
+    *("ensemble.restart_head_rate", "ensemble.rewarm_fraction", "ensemble.ema_share", "ensemble.tail_share"),
 }
 
 

@@ -215,7 +215,7 @@ class LossSection(Section):
 
 
 class EnsembleSection(Section):
-    """Members for an ensemble or a soup from one run; see `snapfit.training.cycles`."""
+    """Members for an ensemble or a soup from one run; see `snapfit.training.cycles` and `trajectory`."""
 
     section: ClassVar[str] = "ensemble"
 
@@ -226,6 +226,8 @@ class EnsembleSection(Section):
     restart_rate: Share = 0.5  # the peak rate of each over the run's, for the encoder
     restart_head_rate: Share = 0.1  # and for the head
     rewarm_fraction: Below1 = 0.05  # of each
+    ema_share: Below1 = 0.0  # time constant of an exponential average of the weights, of all steps; 0: none is made
+    tail_share: Below1 = 0.0  # of all steps, the last ones that a plain mean of the weights is over; 0: none
 
 
 class CheckpointSection(Section):

@@ -238,8 +238,9 @@ def _carry_out(
     """Train as planned and write what ships."""
     start = time.monotonic()
     run.write_settled(plan.recipe, plan.tables)
-    wanted = plan.recipe.ensemble.members
-    members = Members(wanted, run.snapshots) if wanted else None
+    ensemble = plan.recipe.ensemble
+    keeps = ensemble.members or ensemble.ema_share or ensemble.tail_share
+    members = Members(ensemble.members, run.snapshots) if keeps else None
 
     def before_a_checkpoint_is_seen() -> None:
         journal.sync()

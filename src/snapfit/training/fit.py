@@ -5,9 +5,10 @@ checkpoints. Whoever calls it hears of every step through `notify`.
 """
 
 from contextlib import closing, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
+from torch import Tensor
 
 from snapfit.core.errors import Interrupted, WorkFailed
 from snapfit.core.interrupts import Stop
@@ -33,7 +34,8 @@ class Fitted:
     model: on the CPU, in evaluation mode, with the best weights; a regression's logits are in target units.
     recipe: resolved. reasons: why each `auto` became what it is. metrics: by split, then by name.
     best_step: the step of the weights, steps: all that were done. complete: whether no step was left to do.
-    train_seconds: of all steps, those before an interruption included.
+    train_seconds: of all steps, those before an interruption included. averages: of the weights along the training, as
+    `Trajectory.averages` gives them: a regression's are as it trained, before its logits came to target units.
     """
 
     model: Classifier
@@ -48,6 +50,7 @@ class Fitted:
     steps: int
     complete: bool
     train_seconds: float
+    averages: dict[str, dict[str, Tensor]] = field(default_factory=dict)
 
 
 def fit(
@@ -115,4 +118,5 @@ def _finish(plan: Plan, training: Training, notify: Notify, stop: Stop) -> Fitte
         steps=progress.step,
         complete=training.over,
         train_seconds=progress.seconds,
+        averages=progress.trajectory.averages(),
     )
