@@ -34,7 +34,7 @@ def tensors_bytes(path: Path) -> int:
 def test_the_room_asked_for_is_what_is_written(
     encoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, settings: dict[str, Any]
 ) -> None:
-    """A run with that much room begins, one with a byte less does not; frozen layers remember nothing, and are counted."""
+    """With that much room a run begins, with a byte less it does not. Frozen layers are counted as trained ones are."""
     plan = make_plan_on(encoder, **settings)
     members = Members(plan.recipe.ensemble.members, tmp_path / "snapshots")
     stage = Stage(plan, tmp_path / "checkpoints", members=members).run()
@@ -45,10 +45,8 @@ def test_the_room_asked_for_is_what_is_written(
     model = sizes["model"]
     checkpoint = 2 * model + sizes.get("averages", 0)
     if "optim__freeze_layers" not in settings:
-        steps = 4 * sum(
-            parameter.requires_grad for parameter in stage.model.parameters()
-        )  # AdamW's count, each float32
-        checkpoint += sizes["optimizer"] - steps
+        counts = 4 * sum(parameter.requires_grad for parameter in stage.model.parameters())  # AdamW's of steps
+        checkpoint += sizes["optimizer"] - counts
         assert_room(plan, tmp_path, monkeypatch, 3 * checkpoint + model + beside)
     else:
         assert_room(plan, tmp_path, monkeypatch, 3 * (checkpoint + 2 * model) + model + beside)
