@@ -31,7 +31,7 @@ DEFAULTS = {
     "length": dict(max_tokens="auto"),
     "loss": dict(label_smoothing="auto", class_weights=None),
     "ensemble": dict(members=0, rounds=0, restart="anchor", anchor_share=0.6, restart_rate=0.5, restart_head_rate=0.1,
-                     rewarm_fraction=0.05, student_epochs=0.0, teacher_share=0.5),
+                     rewarm_fraction=0.05, student_epochs=0.0, teacher_share=0.5, ema_share=0.0, tail_share=0.0),
     "checkpoint": dict(every_steps="auto", keep=2),
     "log": dict(level="info", interval_steps="auto"),
 }  # fmt: skip

@@ -1,4 +1,4 @@
-"""Training continued after each of its steps, in nineteen configurations, must end bit for bit as if never stopped.
+"""Training continued after each of its steps, in twenty-one configurations, must end bit for bit as if never stopped.
 
 Each configuration has thirty steps, and so twenty-nine places to be continued from.
 """
@@ -74,6 +74,21 @@ CONFIGURATIONS = (
             "train__precision": "bf16",
         },
     ),
+    Configuration(
+        "averages",
+        {"ensemble__members": 2, "ensemble__ema_share": 0.2, "ensemble__tail_share": 0.4, "optim__freeze_layers": 1},
+    ),
+    Configuration(
+        "averages-of-an-anchor",
+        {
+            "ensemble__members": 3,
+            "ensemble__rounds": 1,
+            "ensemble__ema_share": 0.1,
+            "ensemble__tail_share": 0.5,
+            "train__accumulate": 2,
+            "train__batch": 4,
+        },
+    ),
     Configuration("weighted-pairs", {"loss__class_weights": "balanced", "loss__label_smoothing": 0.1}, kind="pair"),
 )
 
@@ -141,6 +156,7 @@ def outcome(run: Path) -> dict[str, Any]:
         "bundle": sha256_file(run / "bundle" / "model.safetensors"),
         "probes": sha256_file(run / "bundle" / "probes.json"),
         **{path.parent.name: sha256_file(path) for path in sorted(run.glob("snapshots/*/model.safetensors"))},
+        **{path.name: sha256_file(path) for path in run.glob("snapshots/*.safetensors")},
         **told,
     }
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
+import torch
 
 import snapfit
 import toys
@@ -19,6 +20,7 @@ from snapfit.core.recipe import Recipe, load_recipe
 from snapfit.ship.pipeline import TrainResult
 from snapfit.training.checkpoint import newest_valid
 from snapfit.training.journal import read_journal
+from snapfit.training.members import read_member
 
 SHORT = toys.QUICK | {"train__epochs": 1, "model__pooling": "mean"}
 
@@ -276,3 +278,24 @@ def test_the_environment_wins_over_a_file_and_loses_to_settings(
     )
     train = result.recipe.train
     assert (train.seed, train.epochs, train.batch) == (7, 1, 8)
+
+
+def test_averages_and_frozen_layers_are_in_the_snapshots(tmp_path: Path, encoder: str) -> None:
+    out = tmp_path / "run"
+    settings = SHORT | {"ensemble__ema_share": 0.2, "ensemble__tail_share": 0.5, "optim__freeze_layers": 1}
+    result = snapfit.train(toys.single_rows(40), out=out, encoder=encoder, **settings)
+    assert {path.name for path in (out / "snapshots").iterdir()} == {"ema", "shared.safetensors", "tail"}
+    checkpoint, _ = newest_valid(out / "checkpoints")
+    assert checkpoint is not None
+    averages = checkpoint.tensors("averages")
+    for name in ("ema", "tail"):
+        member, weights = read_member(out / "snapshots" / name)
+        assert (member.why, member.step, member.metrics) == (name, result.steps, {})
+        assert all(torch.equal(tensor, averages[f"{name}/{key}"]) for key, tensor in weights.items())
+        assert {f"{name}/{key}" for key in weights} == {key for key in averages if key.startswith(name)}
+    plain = snapfit.train(toys.single_rows(40), out=tmp_path / "plain", encoder=encoder, **SHORT, freeze_layers=1)
+    assert weights_hash(plain) == weights_hash(result)
+    assert not (tmp_path / "plain" / "snapshots").exists()
+    again = snapfit.train(toys.single_rows(40), resume=out, accept_changes=True, ema_share=0.0)
+    assert again.metrics == result.metrics
+    assert {path.name for path in (out / "snapshots").iterdir()} == {"shared.safetensors", "tail"}

@@ -70,6 +70,7 @@ def test_what_cannot_be_averaged() -> None:
         average([])
     for other in (
         {"w": torch.zeros(3, 4)},
+        weights(0) | {"ids": torch.arange(5)},
         weights(0) | {"w": torch.zeros(4, 3)},
         weights(0) | {"more": torch.zeros(1)},
     ):

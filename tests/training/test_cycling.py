@@ -12,6 +12,7 @@ from snapfit.core.errors import WorkFailed
 from snapfit.training import cycling
 from snapfit.training.members import Members
 from snapfit.training.plan import Plan
+from snapfit.training.tensor_files import read_tensors
 from stage import Event, Stage, make_plan_on, newest, stop_at_step
 
 STAR = {"ensemble__members": 6, "ensemble__rounds": 3, "ensemble__anchor_share": 0.5}
@@ -238,3 +239,39 @@ def test_a_star_whose_anchor_is_gone_says_so(star: Plan, tmp_path: Path) -> None
     stage = Stage(star, tmp_path / "checkpoints", members=again, resume=newest(tmp_path / "checkpoints"))
     with pytest.raises(WorkFailed, match="the anchor is gone"):
         stage.run()
+
+
+def test_frozen_layers_are_stored_once_and_a_star_begins_with_them(encoder: Path, tmp_path: Path) -> None:
+    plan = make_plan_on(encoder, optim__freeze_layers=2, **STAR)
+    rounds, steps, members = Watch("round"), Watch("step"), members_of(plan, tmp_path)
+    Stage(plan, members=members, on=lambda stage, event: (rounds(stage, event), steps(stage, event))[0]).run()
+    for one in members.all:
+        assert same(dict(members.weights(one)), steps.weights[one.step])
+    for step in rounds.weights:
+        assert same(rounds.weights[step], steps.weights[6])
+    members.close(prune=True)
+    shared = read_tensors(tmp_path / "shared.safetensors")
+    assert any("word_embeddings" in name for name in shared)
+    for one in members.all:
+        own = read_tensors(tmp_path / one.folder / "model.safetensors")
+        assert not own.keys() & shared.keys()
+        assert own.keys() | shared.keys() == steps.weights[6].keys()
+
+
+@pytest.mark.parametrize("step", [4, 7, 9, 11])
+def test_a_stopped_training_with_frozen_layers_ends_with_the_same_members(
+    encoder: Path, tmp_path: Path, step: int
+) -> None:
+    plan = make_plan_on(encoder, optim__freeze_layers=2, **STAR)
+    whole = Stage(plan, members=members_of(plan)).run()
+    first = members_of(plan, tmp_path / "snapshots")
+    Stage(plan, tmp_path / "checkpoints", members=first, hurry=True, on=stop_at_step(step)).run()
+    first.close(prune=False)
+    again = members_of(plan, tmp_path / "snapshots")
+    stage = Stage(plan, tmp_path / "checkpoints", members=again, resume=newest(tmp_path / "checkpoints")).run()
+    assert stage.state() == whole.state()
+    reference = whole.training.progress.members
+    assert reference is not None
+    for one in again.all:
+        assert same(dict(again.weights(one)), dict(reference.weights(one)))
+    again.close(prune=True)

@@ -52,6 +52,7 @@ ACCEPTABLE = {
     *("schedule.cycle_decay", "schedule.floor", "schedule.decay_fraction"),
     *("ensemble.members", "ensemble.rounds", "ensemble.restart", "ensemble.anchor_share", "ensemble.restart_rate"),
     *("ensemble.restart_head_rate", "ensemble.rewarm_fraction", "ensemble.student_epochs", "ensemble.teacher_share"),
+    *("ensemble.ema_share", "ensemble.tail_share"),
 }
 
 

@@ -1,5 +1,6 @@
 """Members: which weights stay, that they are stored as they were, and what becomes of damage and of failed writes."""
 
+import weakref
 from pathlib import Path
 from threading import Event, Timer
 from typing import Any
@@ -9,8 +10,11 @@ import torch
 from torch import Tensor
 
 from snapfit.core.errors import BadInput
+from snapfit.core.files import sha256_file
 from snapfit.training import members as members_module
-from snapfit.training.members import Member, Members, Why, kept, read_member
+from snapfit.training.averaging import average
+from snapfit.training.members import Member, Members, Why, kept, open_member, read_member
+from snapfit.training.tensor_files import TensorFiles, read_tensors, write_tensors
 
 
 def member(step: int, why: Why = "best", nll: float | None = None) -> Member:
@@ -176,3 +180,205 @@ def test_damage_is_seen(tmp_path: Path, damage: str) -> None:
         path.write_text(text.replace(old, new), encoding="utf-8")
     with pytest.raises(BadInput):
         read_member(folder)
+
+
+# ---------------------------------------------------------------- averages beside them
+
+
+def test_averages_stay_beside_the_members_and_are_not_counted(tmp_path: Path) -> None:
+    found = Members(1, tmp_path)
+    found.add(member(4, "cycle", 0.5), weights(4))
+    for why, step in (("ema", 4), ("tail", 4), ("ema", 6)):
+        found.add(Member(step, why, {}), weights(10 + step))  # type: ignore[arg-type]
+    assert found.all == [member(4, "cycle", 0.5)]
+    assert [(one.why, one.step) for one in found.averages] == [("tail", 4), ("ema", 6)]
+    assert [one["why"] for one in found.to_dict()] == ["cycle"]
+    for one in found.averages:
+        assert equal(dict(found.weights(one)), weights(10 + one.step))
+    found.close(prune=True)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["ema", "step-000004", "tail"]
+    assert read_member(tmp_path / "ema")[0] == Member(6, "ema", {})
+    Members(1, tmp_path).close(prune=True)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_averages_come_after_all_others() -> None:
+    everyone = [Member(9, "ema", {}), member(2), Member(9, "tail", {}), member(4)]
+    assert [one.step for one in kept(everyone, 2)] == [2, 4]
+
+
+def test_an_average_that_cannot_be_written_is_none(tmp_path: Path) -> None:
+    (tmp_path / "ema").write_text("in the way")
+    found = Members(1, tmp_path)
+    found.add(Member(6, "ema", {}), weights(6))
+    (error,) = found.failures(to_the_end=True)
+    assert "is a file" in error
+    assert found.averages == []
+    found.close(prune=True)
+
+
+# ---------------------------------------------------------------- weights that all of them share
+
+
+FIXED = {"b", "table"}
+
+
+def large(step: int) -> dict[str, Tensor]:
+    """As `weights`, with a table that is the same in all."""
+    return weights(step) | {"table": torch.arange(1000.0).reshape(10, 100)}
+
+
+def frozen_members(root: Path | None, *steps: int) -> Members:
+    found = Members(5, root)
+    for step in steps:
+        found.add(member(step, "cycle", 0.5), large(step), fixed=FIXED)
+    return found
+
+
+@pytest.mark.parametrize("on_disk", [False, True])
+def test_what_no_step_changes_is_stored_once(tmp_path: Path, on_disk: bool) -> None:
+    found = frozen_members(tmp_path if on_disk else None, 2, 4, 6)
+    for one in found.all:
+        assert equal(dict(found.weights(one)), large(one.step))
+    if not on_disk:
+        assert len({id(found.weights(one)["table"]) for one in found.all}) == 1
+        return
+    found.close(prune=True)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "shared.safetensors",
+        *(f"step-{step:06d}" for step in (2, 4, 6)),
+    ]
+    assert set(read_tensors(tmp_path / "shared.safetensors")) == FIXED
+    for step in (2, 4, 6):
+        assert set(read_tensors(tmp_path / f"step-{step:06d}" / "model.safetensors")) == {"a", "c"}
+    found.all = []
+    found.close(prune=True)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_going_on_the_shared_weights_are_the_same_ones(tmp_path: Path) -> None:
+    frozen_members(tmp_path, 2).close(prune=False)
+    before = sha256_file(tmp_path / "shared.safetensors")
+    again = Members(5, tmp_path)
+    again.restore([{"step": 2, "why": "cycle", "metrics": {}}])
+    again.add(member(4, "cycle"), large(4), fixed=FIXED)
+    again.close(prune=True)
+    assert sha256_file(tmp_path / "shared.safetensors") == before
+    for step in (2, 4):
+        assert equal(read_member(tmp_path / f"step-{step:06d}")[1], large(step))
+
+
+def test_a_shared_file_that_could_not_be_written_is_tried_again(tmp_path: Path) -> None:
+    (tmp_path / "shared.safetensors").mkdir()
+    found = frozen_members(tmp_path, 2)
+    (error,) = found.failures(to_the_end=True)
+    assert "step-000002" in error
+    (tmp_path / "shared.safetensors").rmdir()
+    found.add(member(4, "cycle"), large(4), fixed=FIXED)
+    assert found.failures(to_the_end=True) == []
+    assert [one.step for one in found.all] == [4]
+    assert equal(dict(found.weights(found.all[0])), large(4))
+    found.close(prune=True)
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
+
+
+@pytest.mark.parametrize(
+    ("damage", "found"),
+    [
+        ("missing", r"shared\.safetensors, which .*step-000002 needs, is missing"),
+        ("changed", r"shared\.safetensors has the SHA-256 [0-9a-f]{12}, .*step-000002 needs [0-9a-f]{12}"),
+        ("other", r"shared\.safetensors has the SHA-256"),
+        ("folder", r"is missing"),
+    ],
+)
+def test_a_damaged_shared_file_is_one_clear_error(tmp_path: Path, damage: str, found: str) -> None:
+    frozen_members(tmp_path, 2).close(prune=False)
+    path = tmp_path / "shared.safetensors"
+    content = bytearray(path.read_bytes())
+    path.unlink()
+    if damage == "changed":
+        content[-2] ^= 1
+        path.write_bytes(content)
+    elif damage == "other":
+        write_tensors(path, {"table": torch.zeros(10, 100)})
+    elif damage == "folder":
+        path.mkdir()
+    for read in (read_member, open_member):
+        with pytest.raises(BadInput, match=found) as caught:
+            read(tmp_path / "step-000002")
+        assert "again as a whole" in caught.value.fix
+    again = Members(5, tmp_path)
+    again.restore([{"step": 2, "why": "cycle", "metrics": {}}])
+    assert len(again.all) == (damage in ("changed", "other"))  # its file is there, and is read only when it is needed
+
+
+def test_a_member_is_found_from_inside_its_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    frozen_members(tmp_path, 2).close(prune=False)
+    monkeypatch.chdir(tmp_path / "step-000002")
+    assert equal(read_member(Path("."))[1], large(2))
+
+
+def test_a_tensor_in_both_files_is_refused(tmp_path: Path) -> None:
+    for name in ("one", "other"):
+        write_tensors(tmp_path / name, {"a": torch.zeros(1), name: torch.zeros(1)})
+    with pytest.raises(BadInput, match="holds 'a', as another file does"):
+        TensorFiles([tmp_path / "one", tmp_path / "other"])
+    (tmp_path / "bad").write_bytes(b"no tensors")
+    for path in (tmp_path / "bad", tmp_path / "missing"):
+        with pytest.raises(BadInput, match="cannot be read"):
+            TensorFiles([path])
+
+
+# ---------------------------------------------------------------- one tensor at a time
+
+
+class Counted(TensorFiles):
+    """Counts how many of all tensors that were read are there at once."""
+
+    alive, most = 0, 0
+
+    def __getitem__(self, name: str) -> Tensor:
+        tensor = super().__getitem__(name)
+        Counted.alive += 1
+        Counted.most = max(Counted.most, Counted.alive)
+        weakref.finalize(tensor, Counted.gone)
+        return tensor
+
+    @staticmethod
+    def gone() -> None:
+        Counted.alive -= 1
+
+
+@pytest.mark.parametrize("fixed", [False, True])
+def test_opened_members_are_averaged_without_being_held(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fixed: bool
+) -> None:
+    many = {step: {f"w{i}": torch.full((50,), float(step * i)) for i in range(20)} for step in (2, 4, 6)}
+    many = {step: one | {"n": torch.tensor(7), "w0": torch.ones(9)} for step, one in many.items()}
+    found = Members(5, tmp_path)
+    for step, one in many.items():
+        found.add(member(step, "cycle"), one, fixed={"w0"} if fixed else ())
+    found.close(prune=True)
+    monkeypatch.setattr(members_module, "TensorFiles", Counted)
+    opened = [open_member(tmp_path / one.folder) for one in found.all]
+    assert [about for about, _ in opened] == found.all
+    assert (Counted.alive, Counted.most) == (0, 0)
+    mean = average([one for _, one in opened])
+    assert Counted.alive == 0
+    assert 0 < Counted.most <= 3
+    Counted.most = 0
+    assert equal(mean, average(list(many.values())))
+    assert all(len(one) == 21 and set(one) == set(mean) for _, one in opened)
+    with pytest.raises(KeyError):
+        opened[0][1]["nothing"]
+
+
+def test_what_is_read_of_a_file_are_its_tensors(tmp_path: Path) -> None:
+    found = Members(1, tmp_path)
+    found.add(member(2), weights(2))
+    found.close(prune=False)
+    about, lazily = open_member(tmp_path / "step-000002")
+    again, at_once = read_member(tmp_path / "step-000002")
+    assert about == again == member(2)
+    assert equal(at_once, weights(2))
+    assert equal(dict(lazily), weights(2))

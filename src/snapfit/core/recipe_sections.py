@@ -215,7 +215,7 @@ class LossSection(Section):
 
 
 class EnsembleSection(Section):
-    """Members for an ensemble or a soup from one run; see `snapfit.training.cycles`."""
+    """Members for an ensemble or a soup from one run; see `snapfit.training.cycles` and `trajectory`."""
 
     section: ClassVar[str] = "ensemble"
 
@@ -228,6 +228,8 @@ class EnsembleSection(Section):
     rewarm_fraction: Below1 = 0.05  # of each
     student_epochs: NotNegative = 0.0  # of one model that learns what the members know, at a round's rates; 0: none
     teacher_share: Share = 0.5  # of their scores in the target of a labelled text
+    ema_share: Below1 = 0.0  # time constant of an exponential average of the weights, of all steps; 0: none is made
+    tail_share: Below1 = 0.0  # of all steps, the last ones that a plain mean of the weights is over; 0: none
 
 
 class CheckpointSection(Section):

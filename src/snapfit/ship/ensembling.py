@@ -31,6 +31,7 @@ from snapfit.ship.run_folder import TABLES, RunFolder, old_run
 from snapfit.training.checkpoint import Checkpoint, newest_valid
 from snapfit.training.identity import check_unchanged, differences
 from snapfit.training.journal import Journal
+from snapfit.training.members import keeps_weights
 from snapfit.training.plan import Plan, make_plan
 from snapfit.training.prepare import read_tables
 from snapfit.training.weighing import Beyond
@@ -95,7 +96,7 @@ def _finished(path: Path) -> tuple[RunFolder, Recipe, Checkpoint]:
             fix = f"finish it: snapfit train --resume {path}"
             raise BadInput(f"{path} is not finished", "a run that is complete", fix)
         recipe = folder.recipe()
-        if not recipe.ensemble.members:
+        if not keeps_weights(recipe):
             raise BadInput(
                 f"{path} kept no members",
                 "a run with members to choose from",
@@ -118,6 +119,8 @@ def _control(
         "ensemble.members": 0,
         "ensemble.rounds": 0,
         "ensemble.student_epochs": 0.0,
+        "ensemble.ema_share": 0.0,
+        "ensemble.tail_share": 0.0,
         "train.epochs": settled(recipe.train.epochs) + _extra_epochs(recipe, checkpoint),
     }
     values = recipe.with_values(alone)

@@ -18,7 +18,7 @@ from snapfit.training.checkpoint import Checkpoint, newest_valid
 from snapfit.training.fit import Fitted, fit
 from snapfit.training.identity import check_unchanged, differences, setting_weight
 from snapfit.training.journal import Journal
-from snapfit.training.members import Members
+from snapfit.training.members import Members, keeps_weights
 from snapfit.training.plan import Plan, make_plan
 from snapfit.training.prepare import Notify, Tables, read_tables
 from snapfit.training.saver import Saver
@@ -251,8 +251,7 @@ def carry_out(
     start = time.monotonic()
     if beyond is None:
         run.write_settled(plan.recipe, plan.tables)
-    wanted = plan.recipe.ensemble.members
-    members = Members(wanted, run.snapshots) if wanted else None
+    members = Members(plan.recipe.ensemble.members, run.snapshots) if keeps_weights(plan.recipe) else None
 
     def before_a_checkpoint_is_seen() -> None:
         journal.sync()

@@ -3,7 +3,7 @@
 request.json    what was asked for: tables and settings as given        recipe.yaml     every setting, resolved
 data.json       identity of data, splits and labels                     journal.jsonl   one event a line
 checkpoints/    the state of the training                               bundle/         what ships
-snapshots/      members for an ensemble, where the recipe keeps some
+snapshots/      members for an ensemble and averages of weights, where the recipe keeps some
 verdict.json    what was chosen among them, and why             student/        the training of a student of them
 control/        a single run of equal compute, beside them
 result.json     written last, when no step is left to do

@@ -66,6 +66,11 @@ class Assembly:
         if table is not None:
             self.rows.restore(table, decay)
 
+    def fixed(self) -> frozenset[str]:
+        """Names of the weights that no step changes."""
+        parameters = self.model.named_parameters(remove_duplicate=False)
+        return frozenset(name for name, parameter in parameters if not parameter.requires_grad)
+
     def finish(self) -> None:
         """Put the whole table of word embeddings back into the model, for good."""
         if self.rows is not None:

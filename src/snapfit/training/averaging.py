@@ -48,25 +48,28 @@ def average(weights: Sequence[Weights], shares: Sequence[float] | None = None) -
     """The mean of weights, on the CPU; sums are float64, so that order hardly matters.
 
     shares: of each, default the same; they need not add up to 1. What is no floating-point number (counters, position
-    ids) is the first one's. Raises BadInput when names or shapes differ, or there is nothing to average.
+    ids) is the first one's. Of weights that are read when they are asked for (`members.open_member`), one tensor at a
+    time is held. Raises BadInput when names or shapes differ, or there is nothing to average.
     """
     if not weights:
         raise BadInput("no weights to average", "at least one member", "keep members: --set ensemble.members=6")
     shares = [1.0] * len(weights) if shares is None else shares
     whole = math.fsum(shares)
     first = weights[0]
-    for other in weights[1:]:
-        if other.keys() != first.keys() or any(other[name].shape != first[name].shape for name in first):
-            raise BadInput("weights of different models", "members of one run", "average those of one run")
+    strangers = BadInput("weights of different models", "members of one run", "average those of one run")
+    if any(other.keys() != first.keys() for other in weights[1:]):
+        raise strangers
     mean: dict[str, Tensor] = {}
-    for name, tensor in first.items():
-        if not tensor.is_floating_point():
-            mean[name] = tensor.detach().cpu().clone()
-            continue
+    for name in first:
+        tensor = first[name]
         total = torch.zeros(tensor.shape, dtype=torch.float64)
         for one, share in zip(weights, shares, strict=True):
-            total.add_(one[name].detach().cpu().double(), alpha=share / whole)
-        mean[name] = total.to(tensor.dtype)
+            part = one[name]
+            if part.shape != tensor.shape:
+                raise strangers
+            if tensor.is_floating_point():
+                total.add_(part.detach().cpu().double(), alpha=share / whole)
+        mean[name] = total.to(tensor.dtype) if tensor.is_floating_point() else tensor.detach().cpu().clone()
     return mean
 
 

@@ -3,6 +3,7 @@
     checkpoints/step-000400/
       model.safetensors       the weights            optimizer.safetensors    what the optimizer remembers
       best.safetensors        the best weights so far, where they are others
+      averages.safetensors    averages of the weights along the training, where some are made
       state.json              everything else        MANIFEST.json            sizes and SHA-256, written last
 
 A folder is filled under a hidden name, each file synced, and renamed; only then does it exist. What a folder is
@@ -29,7 +30,7 @@ from snapfit.training.tensor_files import read_tensors, write_tensors
 
 KIND, FORMAT = "snapfit checkpoint", 1
 STATE_FILE = "state.json"
-MODEL, OPTIMIZER, BEST = "model", "optimizer", "best"
+MODEL, OPTIMIZER, BEST, AVERAGES = "model", "optimizer", "best", "averages"
 """Names of the groups of tensors, each a file of its own."""
 
 

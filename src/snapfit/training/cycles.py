@@ -29,6 +29,11 @@ class Cycles:
     rounds: int = 0
     star: bool = False
 
+    @property
+    def run_proper(self) -> int:
+        """How many steps come before the first round: all of them, where there are no rounds."""
+        return self.ends[0] if self.rounds else self.ends[-1]
+
     def restarts_after(self, step: int) -> bool:
         """Whether a round begins when so many steps are done."""
         return self.rounds > 0 and step in self.ends[:-1]

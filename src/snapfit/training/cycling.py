@@ -13,6 +13,7 @@ from snapfit.training.members import Member, Members
 from snapfit.training.optimizer_state import forget_momentum
 from snapfit.training.prepare import Notify
 from snapfit.training.progress import Progress
+from snapfit.training.trajectory import AVERAGES
 
 MOST_NLL = 1.25
 """Times the anchor's nll (or error) from which a round counts as having left the basin of the anchor."""
@@ -30,7 +31,7 @@ class Cycling:
 
     def __init__(self, assembly: Assembly, progress: Progress, *, metric: str, notify: Notify) -> None:
         self._assembly, self._progress, self._metric, self._notify = assembly, progress, metric, notify
-        self._members = progress.members
+        self._members, self._fixed = progress.members, assembly.fixed()
 
     def rate(self, step: int, *, head: bool = False) -> float:
         """The multiplier of the peak rates in a step (from 0)."""
@@ -45,6 +46,17 @@ class Cycling:
             self._keep(self._members, result)
         if cycles.restarts_after(progress.step):
             self._begin_round()
+
+    def keep_averages(self) -> None:
+        """Put the averages along the training beside the members; for its end."""
+        if self._members is None:
+            return
+        trajectory = self._progress.trajectory
+        averages = trajectory.averages()
+        for name in AVERAGES:
+            if name in averages:
+                member = Member(trajectory.last_step(name), name, {})
+                self._members.add(member, averages[name], fixed=self._fixed)
 
     def report(self, *, to_the_end: bool = False) -> None:
         """Tell of members that could not be written. to_the_end: wait for those that are being written."""
@@ -68,7 +80,7 @@ class Cycling:
         anchor = ends and cycles.rounds > 0 and step == cycles.ends[0]
         member = Member(step, "anchor" if anchor else "cycle" if ends else "best", metrics)
         if members.would_keep(member):
-            members.add(member, self._weights())
+            members.add(member, self._weights(), fixed=self._fixed)
             self._notify("member", step=step, why=member.why, metrics=metrics)
         self.report()
 

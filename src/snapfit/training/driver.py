@@ -22,7 +22,7 @@ from snapfit.nn.losses import loss_sum
 from snapfit.nn.used_rows import used_ids
 from snapfit.nn.weights import LoadReport
 from snapfit.training.assemble import assemble, build_model
-from snapfit.training.checkpoint import BEST, MODEL, OPTIMIZER, Checkpoint, newest_valid
+from snapfit.training.checkpoint import AVERAGES, BEST, MODEL, OPTIMIZER, Checkpoint, newest_valid
 from snapfit.training.cycling import Cycling
 from snapfit.training.evaluation import BestWeights, Evaluation, evaluate
 from snapfit.training.guard import FAULTS, Guard, collapse
@@ -34,7 +34,9 @@ from snapfit.training.param_groups import format_plan
 from snapfit.training.plan import Plan
 from snapfit.training.prepare import Notify, class_weights
 from snapfit.training.progress import Progress
-from snapfit.training.saver import Saver, check_disk
+from snapfit.training.room import check_room
+from snapfit.training.saver import Saver
+from snapfit.training.trajectory import Trajectory
 
 
 class Training:
@@ -82,19 +84,19 @@ class Training:
             Guard(recipe.train.max_recoveries),
             recipe.train.accumulate,
             members=members,
+            trajectory=Trajectory.of(recipe, self.assembly),
         )
         self._cycling = Cycling(self.assembly, self.progress, metric=metric, notify=notify)
         self._evaluation_steps = evaluation_steps(
             plan.total_steps, settled(recipe.train.epochs), settled(recipe.train.evaluations_per_epoch)
         )
-        if members is not None:
+        if members is not None and members.most:
             self._evaluation_steps |= set(self.assembly.cycles.ends)
         self._identity = plan.identity()
-        self._safe_step, self._save_error = -1, ""
-        self._collapsed = False
+        self._safe_step, self._save_error, self._collapsed = -1, "", False
         self._norms: dict[str, float] = {}
         if saver is not None:
-            _check_room(self, saver)
+            check_room(plan, self.assembly, saver)
         if resume is None:
             report = self._first_weights(report, start)
             notify("weights", lines=report.lines(), loaded=len(report.loaded), fresh=list(report.fresh))
@@ -144,6 +146,8 @@ class Training:
             self._evaluate()
         while not (self.over or self._stop()):
             self._advance()
+        if self.over:
+            self._cycling.keep_averages()
         self._cycling.report(to_the_end=True)
         self._save_the_end()
         if self.over:
@@ -162,6 +166,7 @@ class Training:
             self._take(step)
             if self._went_wrong(step):
                 return
+            self.progress.trajectory.after(step.number, self.assembly)
             if step.number in self._evaluation_steps:
                 self.progress.evaluated = False
                 self._evaluate()
@@ -302,7 +307,8 @@ class Training:
             "identity": self._identity,
         }
         best = {} if progress.best.step == progress.step else progress.best.weights
-        self._saver.save(state, {MODEL: weights, OPTIMIZER: tensors}, {BEST: best}, patient=patient)
+        unchanging = {BEST: best, AVERAGES: progress.trajectory.tensors()}
+        self._saver.save(state, {MODEL: weights, OPTIMIZER: tensors}, unchanging, patient=patient)
 
     def _save_the_end(self) -> None:
         """Save the last state, and wait for it. Raises WorkFailed when a stopped training cannot be saved."""
@@ -352,11 +358,13 @@ class Training:
             if values["best"]["value"] is not None and not best:  # they are those of this very step
                 with self.assembly.whole():
                     best = {name: tensor.detach().cpu().clone() for name, tensor in model.state_dict().items()}
-            self.progress.restore(values, best)
+            anew = self.progress.restore(values, best, checkpoint.tensors(AVERAGES))
         except (KeyError, TypeError, ValueError) as error:
             raise BadInput(
                 f"the state in {checkpoint.folder} cannot be used: {error!r}", "a state of this snapfit", "remove it"
             ) from error
+        for text in anew:
+            self._notify("notice", text=text)
         self._safe_step = checkpoint.step
         self._seconds_before, self._began = self.progress.seconds, time.monotonic()
 
@@ -365,20 +373,6 @@ def evaluation_steps(total_steps: int, epochs: float, per_epoch: int) -> set[int
     """The steps after which the validation split is scored: evenly spread, the last one always among them."""
     count = max(1, round(epochs * per_epoch))
     return {max(1, round(total_steps * (i + 1) / count)) for i in range(count)}
-
-
-def _check_room(training: Training, saver: Saver) -> None:
-    """Prove that the disk holds the checkpoints, the members and the bundle."""
-    model_bytes = sum(tensor.nbytes for tensor in training.assembly.model.state_dict().values())
-    remembered = 2 if "betas" in training.assembly.optimizer.defaults else 1
-    best = 1 if "valid" in training.plan.examples else 0
-    kept = training.plan.recipe.ensemble.members
-    check_disk(
-        saver.root,
-        (1 + remembered + best) * model_bytes,
-        keep=training.plan.recipe.checkpoint.keep,
-        other_bytes=(1 + kept) * model_bytes,
-    )
 
 
 def _used(train: Examples) -> np.ndarray | None:

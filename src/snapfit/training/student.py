@@ -81,6 +81,8 @@ def student_plan(plan: Plan, soft: np.ndarray, unlabelled: TokenIds | None) -> P
             "ensemble.members": 0,
             "ensemble.rounds": 0,
             "ensemble.student_epochs": 0.0,
+            "ensemble.ema_share": 0.0,
+            "ensemble.tail_share": 0.0,
         }
     )
     train = plan.examples["train"]

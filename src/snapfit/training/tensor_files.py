@@ -1,18 +1,20 @@
 """Tensors to safetensors files, hashed while they are written; and back.
 
 safetensors' own writer hashes nothing and holds Python's interpreter lock while it writes; here another thread can
-write hundreds of megabytes while training goes on. The files are those of the format, read by safetensors itself.
+write hundreds of megabytes while training goes on. The files are those of the format, read by safetensors itself: all
+of a file at once, or tensor by tensor.
 """
 
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -68,6 +70,35 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         return load_file(path)
     except (SafetensorError, OSError) as error:
         raise BadInput(f"{path} cannot be read: {error}", "a safetensors file", "copy it again") from error
+
+
+class TensorFiles(Mapping[str, Tensor]):
+    """The tensors of safetensors files by name, each read from its file whenever it is asked for, on the CPU.
+
+    Raises BadInput when a file cannot be read, or two of them hold a tensor of the same name.
+    """
+
+    def __init__(self, paths: Sequence[Path]) -> None:
+        self._files: dict[str, Any] = {}
+        for path in paths:
+            try:
+                file: Any = safe_open(path, framework="pt", device="cpu")
+                names = list(file.keys())
+            except (SafetensorError, OSError) as error:
+                raise BadInput(f"{path} cannot be read: {error}", "a safetensors file", "copy it again") from error
+            if twice := sorted(self._files.keys() & set(names)):
+                raise BadInput(f"{path} holds {twice[0]!r}, as another file does", "each tensor once", "copy it again")
+            self._files.update(dict.fromkeys(names, file))
+
+    def __getitem__(self, name: str) -> Tensor:
+        tensor: Tensor = self._files[name].get_tensor(name)
+        return tensor
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._files)
+
+    def __len__(self) -> int:
+        return len(self._files)
 
 
 def _forget_pages(descriptor: int) -> None:

@@ -17,12 +17,20 @@ from snapfit.training.driver import Training
 from snapfit.training.evaluation import split_logits, targets_in_units
 from snapfit.training.identity import differences
 from snapfit.training.loop import Examples
-from snapfit.training.members import Member, Members
+from snapfit.training.members import Members
 from snapfit.training.plan import Plan
 from snapfit.training.prepare import Notify
 from snapfit.training.saver import Saver
 from snapfit.training.student import student_plan, team_scores
 from snapfit.training.verdict import LEAST_ROWS, Scored, Source, Verdict, best_teacher, score, settle
+
+_KINDS = {
+    "anchor": "anchor",
+    "cycle": "snapshot",
+    "best": "evaluation",
+    "ema": "exponential average",
+    "tail": "average of the tail",
+}
 
 
 @dataclass(frozen=True)
@@ -63,9 +71,9 @@ class Weighing:
     def verdict(self, beyond: Beyond) -> Verdict:
         """The verdict. Raises Stopped when asked to stop, and whatever a student's training raises."""
         plan, label_set, metric = self._plan, self._plan.label_set, self._plan.recipe.train.metric
-        sources = self._sources()
+        sources = self.sources()
         self._notify("working", text=f"weighing {len(sources)} sets of weights and what can be made of them")
-        on_valid = partial(self._logits, plan.examples["valid"])
+        on_valid = partial(self.logits, plan.examples["valid"])
         scored = score(sources, on_valid, self._targets, label_set, metric)
         if plan.recipe.ensemble.student_epochs:
             student = self._student(scored, beyond)
@@ -73,15 +81,29 @@ class Weighing:
         beside = [(Source(name, weights), on_valid(weights)) for name, weights in dict(beyond.beside or {}).items()]
         return settle(scored, self._targets, label_set, metric, trunk=self._trunk(), beside=beside)
 
-    # ---------------------------------------------------------------- parts
-
-    def _sources(self) -> list[Source]:
+    def sources(self) -> list[Source]:
+        """The best weights, members and averages."""
         best = self._training.progress.best
         sources = [Source(f"best evaluation, step {best.step:,}", best.weights)]
         for member in self._members.all:
             if member.step != best.step:
-                sources.append(Source(_name(member), self._members.weights(member)))
+                sources.append(Source(f"{_KINDS[member.why]}, step {member.step:,}", self._members.weights(member)))
+        for name, weights in self._training.progress.trajectory.averages().items():
+            sources.append(Source(_KINDS[name], weights, single=False))
         return sources
+
+    def logits(self, examples: Examples, weights: Mapping[str, Tensor], *, in_units: bool = True) -> np.ndarray:
+        """Logits float32 [rows, n_outputs] with these weights. Raises Stopped when asked to stop."""
+        model, assembly = self._training.assembly.model, self._training.assembly
+        model.load_state_dict({name: weights[name] for name in weights})
+        logits = split_logits(
+            model, examples, self._plan.label_set, autocast=assembly.autocast, stop=self._stop, in_units=in_units
+        )
+        if logits is None:
+            raise Stopped
+        return logits
+
+    # ---------------------------------------------------------------- parts
 
     def _student(self, scored: Scored, beyond: Beyond) -> Source:
         """Train the student, or go on with it."""
@@ -106,7 +128,7 @@ class Weighing:
         return Source("student", weights, single=False, made_of=(f"from {start.name}",))
 
     def _taught(self, examples: Examples, *, team: Any, texts: str, root: Path | None) -> np.ndarray:
-        in_model_units = partial(self._logits, examples, in_units=False)
+        in_model_units = partial(self.logits, examples, in_units=False)
         return team_scores(team, in_model_units, self._plan.label_set, len(examples.tokens), texts=texts, root=root)
 
     def _trained(self, plan: Plan, start: Source, beyond: Beyond) -> Mapping[str, Tensor]:
@@ -128,16 +150,6 @@ class Weighing:
             raise Stopped
         return training.progress.best.weights
 
-    def _logits(self, examples: Examples, weights: Mapping[str, Tensor], *, in_units: bool = True) -> np.ndarray:
-        model = self._training.assembly.model
-        model.load_state_dict({name: weights[name] for name in weights})
-        autocast: Any = self._training.assembly.autocast
-        label_set = self._plan.label_set
-        logits = split_logits(model, examples, label_set, autocast=autocast, stop=self._stop, in_units=in_units)
-        if logits is None:
-            raise Stopped
-        return logits
-
     def _trunk(self) -> float:
         """The share of a forward pass that members have in common."""
         model, frozen = self._training.assembly.model, self._plan.recipe.optim.freeze_layers
@@ -146,8 +158,3 @@ class Weighing:
             return 0.0
         most = len(layers) - (3 if model.pooling.startswith("last4") else 0)  # see ensemble.shared_layers
         return max(min(frozen, most), 0) / len(layers)
-
-
-def _name(member: Member) -> str:
-    kinds = {"anchor": "anchor", "cycle": "snapshot", "best": "evaluation"}
-    return f"{kinds[member.why]}, step {member.step:,}"
