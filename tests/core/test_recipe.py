@@ -24,12 +24,13 @@ DEFAULTS = {
     "optim": dict(name="adamw", lr="auto", head_lr_factor="auto", layer_ratio="auto", weight_decay=0.01,
                   max_grad_norm=1.0, freeze_layers=0, betas=[0.9, 0.999], eps=1e-8, momentum=0.9),
     "schedule": dict(shape="linear", warmup_fraction=0.1, cycles=1, cycle_mult=1.0, cycle_decay=1.0,
-                     floor=0.0, decay_fraction=0.2),
+                     floor=0.0, decay_fraction=0.2, head_first=0.0, unfreeze_share=0.0),
     "train": dict(epochs="auto", batch="auto", accumulate=1, token_budget=None, seed=0, precision="auto",
                   patience="auto", metric="auto", evaluations_per_epoch="auto", threads="auto",
                   window=64, sampling="all", max_recoveries=8),
     "length": dict(max_tokens="auto"),
     "loss": dict(label_smoothing="auto", class_weights=None),
+    "regularise": dict(r_drop=0.0, adversarial=0.0, dropout_samples=1),
     "ensemble": dict(members=0, rounds=0, restart="anchor", anchor_share=0.6, restart_rate=0.5, restart_head_rate=0.1,
                      rewarm_fraction=0.05, student_epochs=0.0, teacher_share=0.5, ema_share=0.0, tail_share=0.0),
     "checkpoint": dict(every_steps="auto", keep=2),
@@ -67,6 +68,23 @@ def refusal(file=None, **settings):
 def test_defaults():
     assert Recipe().to_dict() == DEFAULTS
     assert load() == Recipe()
+
+
+@pytest.mark.parametrize(
+    ("overrides", "found"),
+    [
+        (
+            ["schedule.head_first=0.6", "schedule.unfreeze_share=0.4"],
+            "head_first is 0.6, schedule.unfreeze_share is 0.4",
+        ),
+        (["regularise.adversarial=1", "optim.freeze_layers=1"], "adversarial is 1, optim.freeze_layers is 1"),
+        (["regularise.dropout_samples=4", "model.pooling=native"], "dropout_samples is 4, model.pooling is 'native'"),
+        (["regularise.r_drop=-1"], "regularise.r_drop is -1"),
+        (["regularise.dropout_samples=0"], "regularise.dropout_samples is 0"),
+    ],
+)
+def test_options_that_do_not_go_together(overrides, found):
+    assert found in refusal(overrides=overrides)
 
 
 def test_keys_are_unambiguous_without_their_section():

@@ -1,4 +1,4 @@
-"""Training continued after each of its steps, in twenty-one configurations, must end bit for bit as if never stopped.
+"""Training continued after each of its steps, in twenty-four configurations, must end bit for bit as if never stopped.
 
 Each configuration has thirty steps, and so twenty-nine places to be continued from.
 """
@@ -88,6 +88,29 @@ CONFIGURATIONS = (
             "train__accumulate": 2,
             "train__batch": 4,
         },
+    ),
+    Configuration("r-drop", {"regularise__r_drop": 1.0, "regularise__dropout_samples": 3}),
+    Configuration(
+        "adversarial-unfreezing",
+        {"regularise__adversarial": 0.5, "schedule__head_first": 0.2, "schedule__unfreeze_share": 0.5},
+    ),
+    Configuration(
+        "all-regularised",
+        {
+            "regularise__r_drop": 0.5,
+            "regularise__adversarial": 0.5,
+            "regularise__dropout_samples": 2,
+            "schedule__head_first": 0.2,
+            "schedule__unfreeze_share": 0.5,
+            "ensemble__members": 3,
+            "ensemble__rounds": 2,
+            "train__precision": "bf16",
+            "train__accumulate": 2,
+            "train__batch": 4,
+            "data__label": "labels",
+            "data__delimiter": "|",
+        },
+        kind="multi",
     ),
     Configuration("weighted-pairs", {"loss__class_weights": "balanced", "loss__label_smoothing": 0.1}, kind="pair"),
 )

@@ -186,6 +186,24 @@ def test_sums_of_parts_are_wide(kernels: Kernels) -> None:
     assert {gradient.dtype for gradient in found.values()} == {torch.float32}
 
 
+def test_layers_that_do_not_learn_take_no_part_in_the_backward_pass(kernels: Kernels) -> None:
+    plain, fused = tiny.classifier("bert", "mean"), make("bert", kernels)
+    batch = tiny.inputs(plain.config, LENGTHS)
+    grew = []
+    for layer in fused.encoder.encoder.layer:
+        layer.register_forward_hook(lambda module, inputs, output: grew.append(output.requires_grad))
+    for learning in (3, 2, 0, 1, 3):  # the lowest layer that learns, and back again
+        for model in (plain, fused):
+            for number, layer in enumerate([model.encoder.embeddings, *model.encoder.encoder.layer]):
+                layer.requires_grad_(number >= learning)
+        grew.clear()
+        expected, found = gradients(plain, batch), gradients(fused, batch)
+        assert grew == [number >= learning for number in (1, 2, 3)]
+        assert found.keys() == expected.keys()
+        for name, gradient in found.items():
+            assert float((gradient - expected[name]).abs().max()) < 1e-5 * largest(expected), name
+
+
 def test_states_that_are_changed_between_layers_are_seen(kernels: Kernels) -> None:
     model = make("bert", kernels)
     batch = tiny.inputs(model.config, LENGTHS)

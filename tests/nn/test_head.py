@@ -1,10 +1,14 @@
 """snapfit's own head: what it computes, how it starts, and what trains."""
 
+from functools import partial
+
 import pytest
 import torch
 
 from snapfit.nn.head import INITIAL_STD, Head
+from snapfit.nn.losses import loss_sum
 from snapfit.nn.pooling import POOLINGS, Pooling
+from snapfit.training.regularise import several_outputs
 
 
 def head(pooling: str = "mean", *, dropout: float = 0.0, width: int = 8, n_outputs: int = 3) -> Head:
@@ -43,6 +47,27 @@ def test_dropout_acts_in_training_only_and_before_the_output() -> None:
     torch.manual_seed(4)
     pooled = torch.nn.functional.dropout(Pooling("mean", 8)(states, mask), 0.5)
     torch.testing.assert_close(dropped, module.output(pooled))
+
+
+def test_several_samples_are_outputs_under_masks_of_their_own() -> None:
+    module = head(dropout=0.5)
+    states, mask = states_and_mask()
+    module.samples = 3
+    plain = module.eval()(states, mask)
+    assert plain.shape == (2, 3)  # nothing is drawn in evaluation
+    torch.manual_seed(4)
+    found = module.train()(states, mask)
+    torch.manual_seed(4)
+    masks = torch.nn.functional.dropout(torch.ones(3, 2, 8), 0.5)
+    pooled = Pooling("mean", 8)(states, mask)
+    targets = torch.tensor([2, 0])
+    losses = []
+    for number, dropped in enumerate(masks):
+        expected = module.output(pooled * dropped)
+        torch.testing.assert_close(found[2 * number : 2 * number + 2], expected)
+        losses.append(torch.nn.functional.cross_entropy(expected, targets, reduction="sum"))
+    total = several_outputs(partial(loss_sum, task="single"), task="single", samples=3)
+    torch.testing.assert_close(total(found, targets), torch.stack(losses).mean())
 
 
 @pytest.mark.parametrize("pooling", POOLINGS)

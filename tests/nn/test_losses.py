@@ -3,9 +3,10 @@
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.distributions import Bernoulli, Categorical, kl_divergence
 
 from snapfit.core.errors import WorkFailed
-from snapfit.nn.losses import loss_sum
+from snapfit.nn.losses import divergence_sum, loss_sum
 
 ROWS, LABELS = 7, 4
 
@@ -91,3 +92,41 @@ def test_half_precision_logits_are_summed_in_float32(logits: Tensor, flags: Tens
 def test_targets_of_another_kind_are_refused(logits: Tensor, task: str, targets: Tensor) -> None:
     with pytest.raises(WorkFailed, match=f"the loss of task '{task}' needs"):
         loss_sum(logits, targets, task=task)  # type: ignore[arg-type]
+
+
+# ---------------------------------------------------------------- how far two outputs are apart
+
+
+def other_logits() -> Tensor:
+    return torch.randn(ROWS, LABELS, generator=torch.Generator().manual_seed(2)) * 3
+
+
+def test_the_divergence_of_classes_is_that_of_torch(logits: Tensor) -> None:
+    one, other = Categorical(logits=logits), Categorical(logits=other_logits())
+    expected = 0.5 * (kl_divergence(one, other) + kl_divergence(other, one)).sum()
+    torch.testing.assert_close(divergence_sum(logits, other_logits(), task="single"), expected)
+
+
+def test_the_divergence_of_labels_is_that_of_torch(logits: Tensor) -> None:
+    one, other = Bernoulli(logits=logits), Bernoulli(logits=other_logits())
+    expected = 0.5 * (kl_divergence(one, other) + kl_divergence(other, one)).mean(-1).sum()
+    torch.testing.assert_close(divergence_sum(logits, other_logits(), task="multi"), expected)
+
+
+def test_the_divergence_of_scores_is_the_squared_difference(logits: Tensor) -> None:
+    one, other = logits[:, :1], other_logits()[:, :1]
+    found = divergence_sum(one, other, task="regression")
+    torch.testing.assert_close(found, nn.MSELoss(reduction="sum")(one, other))
+
+
+@pytest.mark.parametrize("task", ["single", "multi", "regression"])
+def test_outputs_that_agree_are_not_apart(logits: Tensor, task: str) -> None:
+    one, other = (logits * 30).requires_grad_(), logits * 30
+    result = divergence_sum(one, other, task=task)
+    result.backward()
+    assert result.item() == 0.0
+    assert torch.equal(one.grad, torch.zeros_like(logits))
+    torch.testing.assert_close(
+        divergence_sum(logits, other_logits(), task=task), divergence_sum(other_logits(), logits, task=task)
+    )
+    assert divergence_sum(logits, other_logits(), task=task) > 0

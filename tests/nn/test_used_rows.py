@@ -87,6 +87,29 @@ def test_saved_and_restored_it_goes_on_to_the_same_bits() -> None:
     assert first.decay == third.decay < 1
 
 
+def test_rows_do_not_decay_while_the_table_does_not_learn() -> None:
+    dense, compact = tiny.classifier("bert", "mean"), tiny.classifier("bert", "mean")
+    rows = UsedRows(compact, USED)
+    for model, watched in ((dense, None), (compact, rows)):
+        word_embedding(model).weight.requires_grad_(False)
+        table, others = model.encoder.get_input_embeddings().weight, list(model.head.parameters())
+        groups = [{"params": [table], "weight_decay": 0.1, "lr": 0.02}, {"params": others, "weight_decay": 0.0}]
+        optimizer = torch.optim.AdamW(groups, lr=0.01)
+        if watched is not None:
+            watched.watch(optimizer)
+        for step, batch in enumerate(batches(model, 5)):
+            table.requires_grad_(step >= 3)
+            model(**batch).logits.square().sum().backward()
+            optimizer.step()
+            optimizer.zero_grad()
+            if step < 3 and watched is not None:
+                assert watched.decay == 1.0
+    assert rows.decay == pytest.approx((1 - 0.002) ** 2)
+    rows.undo()
+    for name, expected in dense.state_dict().items():
+        torch.testing.assert_close(compact.state_dict()[name], expected, atol=1e-6, rtol=1e-6)
+
+
 @pytest.mark.parametrize("change", ["scale_grad_by_freq", "sparse", "max_norm"])
 def test_tables_that_are_more_than_tables_stay(change: str) -> None:
     model = tiny.classifier("bert", "mean")

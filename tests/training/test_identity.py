@@ -50,6 +50,8 @@ ACCEPTABLE = {
     *("loss.label_smoothing", "loss.class_weights"),
     *("schedule.shape", "schedule.warmup_fraction", "schedule.cycles", "schedule.cycle_mult"),
     *("schedule.cycle_decay", "schedule.floor", "schedule.decay_fraction"),
+    *("schedule.head_first", "schedule.unfreeze_share"),
+    *("regularise.r_drop", "regularise.adversarial", "regularise.dropout_samples"),
     *("ensemble.members", "ensemble.rounds", "ensemble.restart", "ensemble.anchor_share", "ensemble.restart_rate"),
     *("ensemble.restart_head_rate", "ensemble.rewarm_fraction", "ensemble.student_epochs", "ensemble.teacher_share"),
     *("ensemble.ema_share", "ensemble.tail_share"),

@@ -27,6 +27,7 @@ from snapfit.core.recipe_sections import (
     LossSection,
     ModelSection,
     OptimSection,
+    RegulariseSection,
     ScheduleSection,
     TrainSection,
     not_a_section,
@@ -52,6 +53,7 @@ class Recipe(BaseModel):
     train: TrainSection = TrainSection()
     length: LengthSection = LengthSection()
     loss: LossSection = LossSection()
+    regularise: RegulariseSection = RegulariseSection()
     ensemble: EnsembleSection = EnsembleSection()
     checkpoint: CheckpointSection = CheckpointSection()
     log: LogSection = LogSection()
@@ -88,9 +90,32 @@ class Recipe(BaseModel):
                 "a delimiter, which means many labels a row, only with the task multi",
                 "--set data.task=multi, or --set data.delimiter=none",
             )
-
+        self._check_phases()
         if self.ensemble.rounds:
             self._check_rounds()
+
+    def _check_phases(self) -> None:
+        """What layers that learn later or never, and heads of transformers' own, cannot go with."""
+        if self.schedule.head_first + self.schedule.unfreeze_share >= 1.0:
+            raise BadInput(
+                f"schedule.head_first is {self.schedule.head_first:g}, schedule.unfreeze_share is "
+                f"{self.schedule.unfreeze_share:g}",
+                "shares of the steps that are below 1 together, so that all layers learn in the end",
+                "--set schedule.head_first=0.1 --set schedule.unfreeze_share=0.3",
+            )
+        if self.regularise.adversarial and self.optim.freeze_layers:
+            raise BadInput(
+                f"regularise.adversarial is {self.regularise.adversarial:g}, optim.freeze_layers is "
+                f"{self.optim.freeze_layers}",
+                "word embeddings that learn, for they are what is moved",
+                "--set optim.freeze_layers=0, or --set regularise.adversarial=0",
+            )
+        if self.regularise.dropout_samples > 1 and self.model.pooling == "native":
+            raise BadInput(
+                f"regularise.dropout_samples is {self.regularise.dropout_samples}, model.pooling is 'native'",
+                "snapfit's own head, for inside transformers' own dropout is drawn once",
+                "--set model.pooling=mean, or --set regularise.dropout_samples=1",
+            )
 
     def _check_rounds(self) -> None:
         """What the short cycles of an ensemble cannot go with."""

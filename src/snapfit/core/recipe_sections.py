@@ -162,6 +162,8 @@ class ScheduleSection(Section):
     cycle_decay: Share = 1.0
     floor: Below1 = 0.0
     decay_fraction: Share = 0.2  # of wsd
+    head_first: Below1 = 0.0  # share of the steps in which the head learns alone; see `snapfit.training.unfreezing`
+    unfreeze_share: Below1 = 0.0  # share after it, over which one layer after the other begins to learn, from the top
 
 
 class TrainSection(Section):
@@ -214,6 +216,16 @@ class LossSection(Section):
     class_weights: Literal["balanced"] | dict[str, Above0] | None = None
 
 
+class RegulariseSection(Section):
+    """What a step does besides against learning by heart; see `snapfit.training.regularise` and `adversary`."""
+
+    section: ClassVar[str] = "regularise"
+
+    r_drop: NotNegative = 0.0  # weight of how far two passes with different dropout are apart; 0: one pass
+    adversarial: NotNegative = 0.0  # how far the word embeddings are moved against the model; 0: not at all
+    dropout_samples: AtLeastOne = 1  # how often the dropout before the output layer is drawn
+
+
 class EnsembleSection(Section):
     """Members for an ensemble or a soup from one run; see `snapfit.training.cycles` and `trajectory`."""
 
@@ -260,6 +272,7 @@ SECTIONS: dict[str, type[Section]] = {
         TrainSection,
         LengthSection,
         LossSection,
+        RegulariseSection,
         EnsembleSection,
         CheckpointSection,
         LogSection,

@@ -187,7 +187,7 @@ class _Layer(torch.autograd.Function):
         dwo = y.t() @ mixed
         dqkv = kernels.attention_gradient(qkv, bias, starts, fused.heads, fused.scale, y @ into_out)
         dwq, dwk, dwv = (dqkv.t() @ x).chunk(3)
-        dx = through.add_(dqkv @ into_qkv)
+        dx = through.add_(dqkv @ into_qkv) if context.needs_input_grad[0] else None  # below, nothing learns
         dbq, dbk, dbv = kernels.column_sums(dqkv).chunk(3)
         (dg1, dc1, dbo), (dg2, dc2, db2) = sums1, sums2
         found = (dwq, dbq, dwk, dbk, dwv, dbv, dwo, dbo, dw1, db1, dw2, db2, dg1, dc1, dg2, dc2)

@@ -18,12 +18,15 @@ class Head(nn.Module):
     """Logits from token states: `forward(states, mask) -> float [batch, n_outputs]`.
 
     pooling: one of pooling.POOLINGS. width: of the encoder's states. dropout: probability before the output layer.
+    samples: an attribute, 1 unless it is set: how often that dropout is drawn while training (multi-sample dropout,
+    Inoue 2019). With more, the rows come so many times one after another: float [samples * batch, n_outputs].
     """
 
     def __init__(self, pooling: str, *, width: int, n_outputs: int, dropout: float) -> None:
         super().__init__()
         self.pooling = Pooling(pooling, width)
         self.dropout = nn.Dropout(dropout)
+        self.samples = 1
         self.output = nn.Linear(self.pooling.output_width, n_outputs)
         for module in self.modules():
             if isinstance(module, nn.Linear):
@@ -32,5 +35,7 @@ class Head(nn.Module):
 
     def forward(self, states: Sequence[Tensor], mask: Tensor) -> Tensor:
         pooled = self.pooling(states, mask)
+        if self.training and self.samples > 1:
+            pooled = pooled.repeat(self.samples, 1)
         logits: Tensor = self.output(self.dropout(pooled.to(self.output.weight.dtype)))
         return logits

@@ -5,6 +5,7 @@ micro-batches. The formulas equal torch's `CrossEntropyLoss`, `BCEWithLogitsLoss
 reduction "mean" when nothing is weighted.
 """
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -38,3 +39,20 @@ def loss_sum(
         per_label = F.binary_cross_entropy_with_logits(logits, smooth, pos_weight=class_weights, reduction="none")
         return per_label.mean(-1).sum()
     return F.mse_loss(logits, targets, reduction="sum")
+
+
+def divergence_sum(one: Tensor, other: Tensor, *, task: Task) -> Tensor:
+    """How far two outputs for the same rows are apart, summed over the rows, a scalar tensor; 0 where they agree.
+
+    one, other: logits, float [batch, n_outputs], computed in float32. With p and q what they say:
+        single       (KL(p, q) + KL(q, p)) / 2 of the two distributions over the classes
+        multi        the same of each label's yes and no, the mean over labels, as the loss is
+        regression   the squared difference, as the loss is
+    """
+    one, other = one.float(), other.float()
+    if task == "single":
+        shares = one.softmax(-1) - other.softmax(-1)
+        return 0.5 * (shares * (one.log_softmax(-1) - other.log_softmax(-1))).sum()
+    if task == "multi":  # log(p / (1 - p)) is the logit, and what is left of both divergences
+        return 0.5 * ((torch.sigmoid(one) - torch.sigmoid(other)) * (one - other)).mean(-1).sum()
+    return (one - other).square().sum()

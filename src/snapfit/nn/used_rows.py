@@ -58,11 +58,16 @@ class UsedRows:
         return len(self._table)
 
     def watch(self, optimizer: torch.optim.Optimizer) -> None:
-        """Let the rows that are not used decay with each of the optimizer's steps, as AdamW decays the others."""
+        """Let the rows that are not used decay with each of the optimizer's steps, as AdamW decays the others.
+
+        A step in which the table got no gradient leaves the others as they are, and so these.
+        """
         groups = optimizer.param_groups
         index = next(i for i, group in enumerate(groups) if any(p is self._compact for p in group["params"]))
 
         def decay(*_: Any) -> None:
+            if self._compact.grad is None:
+                return
             group = optimizer.param_groups[index]  # looked up anew: loading a state replaces the groups
             self.decay *= 1.0 - float(group["lr"]) * group["weight_decay"]
 

@@ -22,9 +22,11 @@ from snapfit.nn.packed_encoder import use_packing, use_padding
 from snapfit.nn.used_rows import WORTHWHILE_SHARE, UsedRows, word_embedding
 from snapfit.nn.weights import LoadReport, load_all
 from snapfit.training.adamw import KernelAdamW
+from snapfit.training.adversary import Adversary
 from snapfit.training.cycles import Cycles, plan_cycles
 from snapfit.training.optimizers import build_optimizer, optimizer_class
-from snapfit.training.param_groups import GroupingPlan, plan_groups, to_torch
+from snapfit.training.param_groups import DepthOf, GroupingPlan, plan_groups, to_torch
+from snapfit.training.unfreezing import Unfreezing
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,8 @@ class Assembly:
     """Everything that a training loop runs on, in agreement with one another.
 
     rows: the word embeddings that are trained, where they are a part. engine: in words, what a step runs on.
+    unfreezing: says what learns in which step, where that is not all of it in all of them. adversary: moves the word
+    embeddings for a part of each step, where it is to.
     """
 
     model: Classifier
@@ -42,6 +46,13 @@ class Assembly:
     autocast: Callable[[], AbstractContextManager[object]]
     rows: UsedRows | None = None
     engine: Sequence[str] = ()
+    unfreezing: Unfreezing | None = None
+    adversary: Adversary | None = None
+
+    def begin(self, step: int) -> None:
+        """Get ready for a step (from 0): what does not learn in it takes no gradient."""
+        if self.unfreezing is not None:
+            self.unfreezing.begin(step)
 
     def whole(self) -> AbstractContextManager[None]:
         """The model with its whole table of word embeddings, to be evaluated or copied."""
@@ -77,7 +88,9 @@ class Assembly:
             self.rows.undo()
 
     def release(self) -> None:
-        """Give the encoder, its layers and its attention back to transformers' own code."""
+        """Give the encoder, its layers and its attention back to transformers' own code; the head has one output."""
+        if self.model.pooling != "native":
+            self.model.head.samples = 1
         use_separate_layers(self.model)
         use_padding(self.model)
 
@@ -129,9 +142,10 @@ def assemble(
     optim, cycles = recipe.optim, plan_cycles(recipe, total_steps)
     kernels = load_kernels() if device == "cpu" else None
     rows = None if used is None else _used_rows(model, recipe, used)
+    depth_of = depth_reader(model.config, model.encoder_prefix)
     plan = plan_groups(
         model,
-        depth_reader(model.config, model.encoder_prefix),
+        depth_of,
         lr=settled(optim.lr),
         head_lr_factor=settled(optim.head_lr_factor),
         layer_ratio=settled(optim.layer_ratio),
@@ -150,15 +164,22 @@ def assemble(
         rows.watch(optimizer)
     bf16 = recipe.train.precision == "bf16"
     packs = use_packing(model)
-    narrow = bf16 and isinstance(optimizer, KernelAdamW) and recipe.train.accumulate == 1
+    one_pass = recipe.train.accumulate == 1 and not recipe.regularise.adversarial  # else gradients are sums
+    narrow = bf16 and isinstance(optimizer, KernelAdamW) and one_pass
     fused = _fuse_layers(model, kernels, optimizer, narrow=narrow) if packs else 0
     use_cheap_dropout(model)
+    if model.pooling != "native":
+        model.head.samples = recipe.regularise.dropout_samples
+    adversary = Adversary(model, recipe.regularise.adversarial) if recipe.regularise.adversarial else None
+    unfreezing = _unfreezing(model, plan, depth_of, recipe, cycles)
     engine = _engine(model, rows, packs=packs, fused=fused, kernels=kernels)
+    if unfreezing is not None:
+        engine.append(str(unfreezing.phases))
 
     def autocast() -> AbstractContextManager[object]:
         return torch.autocast(device, dtype=torch.bfloat16, enabled=bf16)
 
-    return Assembly(model, report, plan, optimizer, cycles, autocast, rows, engine)
+    return Assembly(model, report, plan, optimizer, cycles, autocast, rows, engine, unfreezing, adversary)
 
 
 def _fuse_layers(model: Classifier, kernels: Kernels | None, optimizer: torch.optim.Optimizer, *, narrow: bool) -> int:
@@ -170,6 +191,23 @@ def _fuse_layers(model: Classifier, kernels: Kernels | None, optimizer: torch.op
     if isinstance(optimizer, KernelAdamW):
         optimizer.copies = [copy for layer in fused for copy in layer.copies]
     return len(fused)
+
+
+def _unfreezing(
+    model: Classifier, plan: GroupingPlan, depth_of: DepthOf, recipe: Recipe, cycles: Cycles
+) -> Unfreezing | None:
+    """What begins to learn later. Shares are those of the run proper: in the rounds after it everything learns."""
+    section = recipe.schedule
+    if not section.head_first and not section.unfreeze_share:
+        return None
+    return Unfreezing(
+        model,
+        plan,
+        depth_of,
+        head_first=section.head_first,
+        unfreeze_share=section.unfreeze_share,
+        total_steps=cycles.ends[0] if cycles.rounds else cycles.ends[-1],
+    )
 
 
 def _engine(model: Classifier, rows: UsedRows | None, *, packs: bool, fused: int, kernels: Kernels | None) -> list[str]:

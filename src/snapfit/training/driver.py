@@ -8,17 +8,15 @@ import math
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from functools import partial
 
 import numpy as np
-import torch
+from torch import Tensor
 
 from snapfit.core.errors import BadInput, WorkFailed
 from snapfit.core.interrupts import Stop
 from snapfit.core.metrics import is_better
 from snapfit.core.recipe import settled
 from snapfit.data.tokenizer import TokenIds
-from snapfit.nn.losses import loss_sum
 from snapfit.nn.used_rows import used_ids
 from snapfit.nn.weights import LoadReport
 from snapfit.training.assemble import assemble, build_model
@@ -27,13 +25,14 @@ from snapfit.training.cycling import Cycling
 from snapfit.training.evaluation import BestWeights, Evaluation, evaluate
 from snapfit.training.guard import FAULTS, Guard, collapse
 from snapfit.training.kept_head import keep_head
-from snapfit.training.loop import Examples, LossSum, Step, StepSettings, all_finite, optimizer_steps
+from snapfit.training.loop import Examples, Step, StepSettings, all_finite, optimizer_steps
 from snapfit.training.members import Members
 from snapfit.training.optimizer_state import optimizer_state, restore_optimizer_state
 from snapfit.training.param_groups import format_plan
 from snapfit.training.plan import Plan
-from snapfit.training.prepare import Notify, class_weights
+from snapfit.training.prepare import Notify
 from snapfit.training.progress import Progress
+from snapfit.training.regularise import step_loss
 from snapfit.training.room import check_room
 from snapfit.training.saver import Saver
 from snapfit.training.trajectory import Trajectory
@@ -57,7 +56,7 @@ class Training:
         saver: Saver | None = None,
         members: Members | None = None,
         resume: Checkpoint | None = None,
-        start: Mapping[str, torch.Tensor] | None = None,
+        start: Mapping[str, Tensor] | None = None,
     ) -> None:
         self.plan = plan
         self._notify, self._stop, self._saver = notify, stop, saver
@@ -108,7 +107,7 @@ class Training:
         self._seconds_before = self.progress.seconds
         self._began = time.monotonic()
 
-    def _first_weights(self, report: LoadReport, start: Mapping[str, torch.Tensor] | None) -> LoadReport:
+    def _first_weights(self, report: LoadReport, start: Mapping[str, Tensor] | None) -> LoadReport:
         """Weights beyond the encoder's to begin with; what is loaded then."""
         if self.plan.recipe.model.head == "kept":
             model, source = self.assembly.model, self.plan.source
@@ -186,13 +185,16 @@ class Training:
             lambda number: cycling.rate(number) * guard.rate_factor,
             head_schedule=lambda number: cycling.rate(number, head=True) * guard.rate_factor,
             order=plan.order,
-            loss_sum=_loss(plan, assembly.model.device),
+            loss_sum=step_loss(plan, assembly.model.device),
             settings=StepSettings(
                 progress.micro_batches,
                 recipe.optim.max_grad_norm,
                 recipe.train.seed,
                 assembly.autocast,
                 guard.accepts,
+                assembly.begin,
+                copies=2 if recipe.regularise.r_drop else 1,
+                adversary=assembly.adversary,
             ),
             last_step=plan.total_steps,
             first_step=progress.step,
@@ -380,15 +382,3 @@ def _used(train: Examples) -> np.ndarray | None:
     if not isinstance(train.tokens, TokenIds):
         return None
     return np.union1d(used_ids(train.tokens), [train.pad_id])  # padded batches look up what they pad with
-
-
-def _loss(plan: Plan, device: torch.device) -> LossSum:
-    """The task's loss with the recipe's weights and smoothing."""
-    weights = class_weights(plan.recipe.loss.class_weights, plan.label_set, plan.examples["train"].targets)
-    on_device = None if weights is None else torch.from_numpy(weights).to(device)
-    return partial(
-        loss_sum,
-        task=plan.label_set.task,
-        class_weights=on_device,
-        label_smoothing=settled(plan.recipe.loss.label_smoothing),
-    )

@@ -38,8 +38,8 @@ ACCEPTABLE_KEYS = frozenset(
         "loss.class_weights",
     }
 )
-"""Settings with which a begun training can sensibly go on; so can those of the schedule and its rounds."""
-ACCEPTABLE_SECTIONS = ("schedule", "ensemble")
+"""Settings with which a begun training can sensibly go on; so can those of the sections below."""
+ACCEPTABLE_SECTIONS = ("schedule", "ensemble", "regularise")
 ACCEPT = "--accept-changes"
 
 

@@ -24,7 +24,7 @@ from snapfit.training.adamw import KernelAdamW
 from snapfit.training.order import DataOrder
 
 LossSum = Callable[[Tensor, Tensor], Tensor]
-"""(logits, targets) -> the loss summed over rows."""
+"""(logits, targets) -> the loss summed over rows; of several outputs for a row, see regularise.py, their mean."""
 
 
 class Targets(Protocol):
@@ -51,7 +51,8 @@ class Step:
     """What an optimizer step did.
 
     number: steps done, counted from 1. epoch, position: the place of its rows in the data order.
-    loss: mean over the step's rows. grad_norm: before clipping; group_norms: by name of the parameter group.
+    loss: mean over the step's rows. grad_norm: before clipping; group_norms: by name of each
+        parameter group that learns.
     lr_multiplier: of the schedule. rows, tokens: how many went through, padding not counted.
     micro_batches: the most parts that a step is cut into by now; memory that ran out raises it.
     fault: what went wrong, or None. "loss" and "gradient": not finite; "spike": a loss that was not accepted; nothing
@@ -77,7 +78,10 @@ class StepSettings:
 
     accumulate: micro-batches that a step is cut into. max_grad_norm: clip above it; 0 does not clip.
     seed: of dropout. autocast: makes the context of the forward pass.
-    accepts: whether a step's finite loss may be learnt from.
+    accepts: whether a step's finite loss may be learnt from. begin: hears of each step (from 0) before it is taken, and
+    may say what learns in it. copies: how often each row goes through the model in its micro-batch.
+    adversary: makes the context in which the model is moved against its gradients; the gradients that all rows have
+    there are added where it says so.
     """
 
     accumulate: int
@@ -85,6 +89,9 @@ class StepSettings:
     seed: int
     autocast: Callable[[], AbstractContextManager[object]]
     accepts: Callable[[float], bool] = lambda loss: True
+    begin: Callable[[int], None] = lambda step: None
+    copies: int = 1
+    adversary: Callable[[], AbstractContextManager[bool]] | None = None
 
 
 def optimizer_steps(
@@ -121,6 +128,7 @@ def optimizer_steps(
             group["lr"] = group["base_lr"] * (of_the_head if group.get("head") else multiplier)
         if not model.training:  # an evaluation came in between
             model.train()
+        settings.begin(number)
         # ---------------------------------------------------------------- one step
         loss = None
         while loss is None:
@@ -146,14 +154,23 @@ def _gradients(
     model: nn.Module, examples: Examples, rows: np.ndarray, parts: int, loss_sum: LossSum, settings: StepSettings
 ) -> float | None:
     """Accumulate the step's gradients; returns its mean loss, or None when memory ran out on the way."""
-    loss = 0.0
     if parts > 1:
         widen_gradients(model)
-    try:
+
+    def accumulate() -> float:
+        loss = 0.0
         for part in micro_batches(rows, parts):
             part_loss = _forward(model, examples, part, loss_sum, settings) / len(rows)
             torch.autograd.backward(part_loss)
             loss += part_loss.item()
+        return loss
+
+    try:
+        loss = accumulate()
+        if settings.adversary is not None:
+            with settings.adversary() as moved:
+                if moved:
+                    accumulate()
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
@@ -199,7 +216,7 @@ def _seed_generators(seed: int) -> None:
 
 
 def group_norms(optimizer: torch.optim.Optimizer) -> dict[str, float]:
-    """The norm of the gradients of each parameter group, by the group's name; 0 for one without gradients.
+    """The norm of the gradients of each parameter group that learns, by its name; 0 for one without gradients.
 
     Norms of tensors are taken in float32 and joined in float64.
     """
@@ -213,7 +230,8 @@ def group_norms(optimizer: torch.optim.Optimizer) -> dict[str, float]:
         values = [norm * norm for norm in (torch.stack([one.float() for one in norms]).tolist() if norms else [])]
     for (name, _), value in zip(named, values, strict=True):
         squares[name] = squares.get(name, 0.0) + value
-    return {str(g["name"]): math.sqrt(squares.get(g["name"], 0.0)) for g in optimizer.param_groups}
+    learning = [group["name"] for group in optimizer.param_groups if any(p.requires_grad for p in group["params"])]
+    return {str(name): math.sqrt(squares.get(name, 0.0)) for name in learning}
 
 
 def clip_gradients(optimizer: torch.optim.Optimizer, max_norm: float, norm: float) -> None:
@@ -246,7 +264,8 @@ def _forward(
     model: nn.Module, examples: Examples, rows: np.ndarray, loss_sum: LossSum, settings: StepSettings
 ) -> Tensor:
     device = next(model.parameters()).device
-    batch = pad(examples.tokens.take(rows), np.arange(len(rows)), pad_id=examples.pad_id)
+    places = np.tile(np.arange(len(rows)), settings.copies)
+    batch = pad(examples.tokens.take(rows), places, pad_id=examples.pad_id)
     ids, mask, types, targets = (
         torch.from_numpy(array).to(device, non_blocking=True)
         for array in (batch.input_ids, batch.attention_mask, batch.token_type_ids, examples.targets[rows])

@@ -164,7 +164,8 @@ def _resolve(tables: Tables, recipe: Recipe, source: EncoderSource, train: Examp
     pooling: tuple[Any, str] = (recipe.model.pooling, "stated")
     if recipe.model.pooling == "auto":
         half = partial(torch.autocast, "cpu", torch.bfloat16, enabled=precision[0] == "bf16")
-        choice = choose_pooling(probe, train, label_set, seed=recipe.data.split_seed, autocast=half)
+        own = recipe.regularise.dropout_samples > 1  # which only snapfit's own head can draw
+        choice = choose_pooling(probe, train, label_set, seed=recipe.data.split_seed, autocast=half, native=not own)
         pooling = (choice.pooling, choice.reason)
     facts = Facts(
         task=label_set.task,

@@ -45,12 +45,14 @@ def choose_pooling(
     *,
     seed: int,
     autocast: Callable[[], AbstractContextManager[object]] = nullcontext,
+    native: bool = True,
 ) -> PoolingChoice:
     """Measure mean pooling against the first token on a sample of the training rows.
 
     model: any classifier over the encoder in question, on its device; only its encoder is read, without padding where
     that is possible, and it is left so. Families without a row in the table have no native head to choose and get the
-    mean. autocast: makes the context of the forward pass.
+    mean. autocast: makes the context of the forward pass. native: whether a native head will do; else snapfit's own
+    reads the first token.
     """
     if not model.family.known:
         return PoolingChoice("mean", "the encoder's family has no native head in snapfit's table")
@@ -63,7 +65,7 @@ def choose_pooling(
     targets = _indicators(examples.targets[rows], label_set)
     gain_mean, gain_first = _explained(mean, targets), _explained(first, targets)
     clear_gain = CLEAR_GAIN * (SAMPLE_ROWS / len(rows)) ** 0.5
-    pooling = "native" if gain_first > gain_mean + clear_gain else "mean"
+    pooling = ("native" if native else "cls") if gain_first > gain_mean + clear_gain else "mean"
     return PoolingChoice(
         pooling,
         f"a ridge probe on {len(rows):,} training texts explains {gain_mean:.1%} of the held-out targets' variance "

@@ -74,6 +74,8 @@ def student_plan(plan: Plan, soft: np.ndarray, unlabelled: TokenIds | None) -> P
             "schedule.shape": "linear",
             "schedule.cycles": 1,
             "schedule.warmup_fraction": ensemble.rewarm_fraction,
+            "schedule.head_first": 0.0,
+            "schedule.unfreeze_share": 0.0,
             "loss.label_smoothing": 0.0,
             "loss.class_weights": None,
             "model.head": "fresh",

@@ -1,0 +1,59 @@
+"""The loss of a training step: the task's, and what the recipe adds to it against learning by heart.
+
+- R-Drop (Liang et al. 2021): each row is twice in its micro-batch, with different dropout, and the loss also says how
+  far the two outputs are apart.
+- Multi-sample dropout (Inoue 2019): the dropout before the output layer is drawn several times, and the loss is the
+  mean over the outputs. Only the last layer is computed more than once.
+
+Either way a row has several outputs, and so one wrapper of the task's loss does both.
+"""
+
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from snapfit.core.labels import Task
+from snapfit.core.recipe import settled
+from snapfit.nn.losses import divergence_sum, loss_sum
+from snapfit.training.loop import LossSum
+from snapfit.training.plan import Plan
+from snapfit.training.prepare import class_weights
+
+
+def step_loss(plan: Plan, device: torch.device) -> LossSum:
+    """The task's loss with the recipe's weights and smoothing, and what the recipe adds to it."""
+    recipe, task = plan.recipe, plan.label_set.task
+    weights = class_weights(recipe.loss.class_weights, plan.label_set, plan.examples["train"].targets)
+    plain = partial(
+        loss_sum,
+        task=task,
+        class_weights=None if weights is None else torch.from_numpy(weights).to(device),
+        label_smoothing=settled(recipe.loss.label_smoothing),
+    )
+    section = recipe.regularise
+    if not section.r_drop and section.dropout_samples == 1:
+        return plain
+    return several_outputs(plain, task=task, samples=section.dropout_samples, r_drop=section.r_drop)
+
+
+def several_outputs(plain: LossSum, *, task: Task, samples: int = 1, r_drop: float = 0.0) -> LossSum:
+    """A loss for rows that have several outputs each: its mean over them, and with R-Drop how far they are apart.
+
+    samples: outputs of each pass. r_drop: with more than 0 each row went through twice, and so many times
+    `divergence_sum` of the two passes, the mean over samples, is added.
+    The loss takes logits float [samples * passes * rows, n_outputs]: sample by sample, in each of them pass by pass, in
+    each of those row by row. Its targets are those of the rows.
+    """
+    passes = 2 if r_drop else 1
+    outputs = samples * passes
+
+    def total(logits: Tensor, targets: Tensor) -> Tensor:
+        repeated = targets.repeat(outputs, *(1 for _ in targets.shape[1:]))
+        loss = plain(logits, repeated) / outputs
+        if not r_drop:
+            return loss
+        one, other = logits.view(samples, passes, len(targets), -1).unbind(1)
+        return loss + r_drop / samples * divergence_sum(one.flatten(0, 1), other.flatten(0, 1), task=task)
+
+    return total
