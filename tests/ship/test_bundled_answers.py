@@ -125,7 +125,9 @@ def test_snapfit_json_says_what_answers(made: Callable[..., Made]) -> None:
 
 
 @pytest.mark.parametrize("kind", ["single", "multi"])
-def test_one_model_at_a_temperature_is_of_format_1(made: Callable[..., Made], tmp_path: Path, kind: str) -> None:
+def test_one_model_at_a_temperature_is_of_format_1(
+    made: Callable[..., Made], tmp_path: Path, kind: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     _, fitted, tables = made(kind)
     fitted = replace(fitted, answer=Answer("step 40", temperatures=(1.6,)))
     info = write_bundle(tmp_path / "bundle", fitted, tables)
@@ -138,6 +140,8 @@ def test_one_model_at_a_temperature_is_of_format_1(made: Callable[..., Made], tm
     wanted = combine([predictor.logits(texts)], [1.6], tables.label_set.task, 1.0)
     np.testing.assert_allclose(predictor.scores(texts), wanted, atol=1e-9)
     assert "- the answer is `step 40`, the scores of one model, at temperature 1.6" in card_of(tmp_path / "bundle")
+    assert main(["inspect", str(tmp_path / "bundle")]) == 0
+    assert "answer     step 40: one model, temperature 1.6\n" in capsys.readouterr().out
 
 
 def test_a_plain_answer_writes_what_was_always_written(made: Callable[..., Made], tmp_path: Path) -> None:

@@ -85,7 +85,7 @@ def _answer(result: Mapping[str, Any]) -> list[str]:
     what = f"the mean of the scores of {len(members)} models" if members else "one model"
     name = result["made_of"].get("name")
     passes = result["forward_passes"]
-    cost = "" if passes is None else f", {passes:.3g} forward passes"
+    cost = f", {passes:.3g} forward passes" if members and passes is not None else ""
     first = f"{f'{name}: ' if name else ''}{what}, temperature {result['temperature']:.3g}{cost}"
     rows = [
         (one["file"], f"share {one['share']:.3g}", f"temperature {one['temperature']:.3g}", byte_size(one["bytes"]))

@@ -4,6 +4,7 @@ Where several models answer, `ensemble.py` has their backend.
 """
 
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from snapfit.nn.ensemble import EnsembleBackend
 from snapfit.nn.member_weights import read_changed, with_changes
 from snapfit.nn.packed_encoder import use_packing
 from snapfit.nn.weights import load_all, read_weights
-from snapfit.runtime.bundle import Bundle
+from snapfit.runtime.bundle import Bundle, BundleInfo
 from snapfit.runtime.predictor import Predictor
 
 
@@ -81,18 +82,27 @@ def load_classifier(bundle: Bundle) -> Classifier:
     return load_classifiers(bundle)[0]
 
 
-def load_backend(bundle: Bundle, *, device: str | None = None) -> TorchBackend | EnsembleBackend:
-    """What computes a bundle's logits with torch. Raises BadInput as `load_classifiers` does."""
-    models, members = load_classifiers(bundle), bundle.info.members
-    if members is None:
+def backend_of(
+    models: Sequence[Classifier], info: BundleInfo, *, device: str | None = None
+) -> TorchBackend | EnsembleBackend:
+    """What computes the logits of a bundle with these models, which are the backend's from now on, but for the first.
+
+    info: says how several answer together.
+    """
+    if info.members is None:
         return TorchBackend(models[0], device=device)
     return EnsembleBackend(
         models,
-        shares=[member["share"] for member in members],
-        temperatures=[member["temperature"] for member in members],
-        task=bundle.info.task,
+        shares=[member["share"] for member in info.members],
+        temperatures=[member["temperature"] for member in info.members],
+        task=info.task,
         device=device,
     )
+
+
+def load_backend(bundle: Bundle, *, device: str | None = None) -> TorchBackend | EnsembleBackend:
+    """What computes a bundle's logits with torch. Raises BadInput as `load_classifiers` does."""
+    return backend_of(load_classifiers(bundle), bundle.info, device=device)
 
 
 def load_predictor(folder: str | Path, *, device: str | None = None, verify: bool = True) -> Predictor:

@@ -18,9 +18,8 @@ from snapfit.core.files import cannot_write, write_bytes_atomic, write_json_atom
 from snapfit.core.folders import staged_folder, write_manifest
 from snapfit.core.scores import logits_to_scores
 from snapfit.data.batches import pad
-from snapfit.nn.backend import TorchBackend
+from snapfit.nn.backend import backend_of
 from snapfit.nn.classifier import Classifier
-from snapfit.nn.ensemble import EnsembleBackend
 from snapfit.nn.member_weights import changed_tensors, with_changes
 from snapfit.nn.weights import WEIGHTS_NAME
 from snapfit.runtime.bundle import ONE_MODEL, SEVERAL_MODELS, BundleInfo, member_file
@@ -103,15 +102,8 @@ def _changed(fitted: Fitted) -> list[dict[str, Tensor]]:
 
 def _backend(fitted: Fitted, info: BundleInfo, changed: Sequence[Mapping[str, Tensor]]) -> Backend:
     """What answers for the bundle, as it will when it is loaded."""
-    if info.members is None:
-        return TorchBackend(fitted.model, device="cpu")
-    return EnsembleBackend(
-        [fitted.model, *(with_changes(fitted.model, tensors) for tensors in changed)],
-        shares=[member["share"] for member in info.members],
-        temperatures=[member["temperature"] for member in info.members],
-        task=info.task,
-        device="cpu",
-    )
+    models = [fitted.model, *(with_changes(fitted.model, tensors) for tensors in changed)]
+    return backend_of(models, info, device="cpu")
 
 
 def versions() -> dict[str, str]:
