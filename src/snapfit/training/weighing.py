@@ -56,30 +56,41 @@ class Weighing:
     """Weighs what a finished training left. The model of the training is used for it, and holds other weights then.
 
     training: over, its whole table of word embeddings back in the model. members: its members.
+    Attributes: targets, of the validation split, a regression's in the table's units.
     """
 
     def __init__(self, plan: Plan, training: Training, members: Members, *, notify: Notify, stop: Stop) -> None:
         self._plan, self._training, self._members = plan, training, members
         self._notify, self._stop = notify, stop
-        self._targets = targets_in_units(plan.examples["valid"], plan.label_set)
+        self.targets = targets_in_units(plan.examples["valid"], plan.label_set)
 
     @property
     def possible(self) -> bool:
         """Whether there are enough rows to choose by."""
-        return len(self._targets) >= LEAST_ROWS
+        return len(self.targets) >= LEAST_ROWS
 
-    def verdict(self, beyond: Beyond) -> Verdict:
-        """The verdict. Raises Stopped when asked to stop, and whatever a student's training raises."""
-        plan, label_set, metric = self._plan, self._plan.label_set, self._plan.recipe.train.metric
+    def scored(self, beyond: Beyond) -> Scored:
+        """Everything that can be chosen, scored on the validation split. Raises as `verdict` does."""
+        plan = self._plan
         sources = self.sources()
         self._notify("working", text=f"weighing {len(sources)} sets of weights and what can be made of them")
         on_valid = partial(self.logits, plan.examples["valid"])
-        scored = score(sources, on_valid, self._targets, label_set, metric)
+        scored = score(sources, on_valid, self.targets, plan.label_set, plan.recipe.train.metric)
         if plan.recipe.ensemble.student_epochs:
             student = self._student(scored, beyond)
             scored = scored.joined_by(student, on_valid(student.weights))
-        beside = [(Source(name, weights), on_valid(weights)) for name, weights in dict(beyond.beside or {}).items()]
-        return settle(scored, self._targets, label_set, metric, trunk=self._trunk(), beside=beside)
+        return scored
+
+    def verdict(self, beyond: Beyond) -> Verdict:
+        """The verdict. Raises Stopped when asked to stop, and whatever a student's training raises."""
+        plan = self._plan
+        scored = self.scored(beyond)
+        beside = [
+            (Source(name, weights), self.logits(plan.examples["valid"], weights))
+            for name, weights in dict(beyond.beside or {}).items()
+        ]
+        metric = plan.recipe.train.metric
+        return settle(scored, self.targets, plan.label_set, metric, trunk=self._trunk(), beside=beside)
 
     def sources(self) -> list[Source]:
         """The best weights, members and averages."""
@@ -108,7 +119,7 @@ class Weighing:
     def _student(self, scored: Scored, beyond: Beyond) -> Source:
         """Train the student, or go on with it."""
         plan, label_set = self._plan, self._plan.label_set
-        team, start = best_teacher(scored, self._targets, label_set, plan.recipe.train.metric)
+        team, start = best_teacher(scored, self.targets, label_set, plan.recipe.train.metric)
         self._notify("working", text=f"{len(team.weights)} sets of weights score the training texts for the student")
         train = plan.examples["train"]
         soft = self._taught(train, team=team, texts=plan.tables.identity["train"]["texts"], root=beyond.root)
