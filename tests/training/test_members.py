@@ -285,10 +285,10 @@ def test_a_shared_file_that_could_not_be_written_is_tried_again(tmp_path: Path) 
 @pytest.mark.parametrize(
     ("damage", "found"),
     [
-        ("missing", r"shared\.safetensors, which .*step-000002 needs, is missing"),
+        ("missing", r"shared\.safetensors, which .*step-000002 needs, cannot be read \(No such file"),
         ("changed", r"shared\.safetensors has the SHA-256 [0-9a-f]{12}, .*step-000002 needs [0-9a-f]{12}"),
         ("other", r"shared\.safetensors has the SHA-256"),
-        ("folder", r"is missing"),
+        ("folder", r"cannot be read"),
     ],
 )
 def test_a_damaged_shared_file_is_one_clear_error(tmp_path: Path, damage: str, found: str) -> None:
@@ -371,6 +371,9 @@ def test_opened_members_are_averaged_without_being_held(
     assert all(len(one) == 21 and set(one) == set(mean) for _, one in opened)
     with pytest.raises(KeyError):
         opened[0][1]["nothing"]
+    (tmp_path / found.all[0].folder / "model.safetensors").unlink()
+    with pytest.raises(BadInput, match="cannot be read"):
+        opened[0][1]["w1"]
 
 
 def test_what_is_read_of_a_file_are_its_tensors(tmp_path: Path) -> None:

@@ -272,12 +272,11 @@ def _shared_file(folder: Path) -> Path:
 def _check_shared(path: Path, digest: str, folder: Path) -> None:
     """Raise BadInput unless the shared file is the one that a member was written with."""
     fix = f"copy the folder {path.parent} again as a whole; a run that goes on writes the file anew"
-    if not path.is_file():
-        raise BadInput(f"{path}, which {folder} needs, is missing", "the weights that all members share", fix)
     try:
         found = sha256_file(path)
     except OSError as error:
-        raise BadInput(f"{path} cannot be read ({error.strerror or error})", "a file that can be read", fix) from error
+        what = f"{path}, which {folder} needs, cannot be read ({error.strerror or error})"
+        raise BadInput(what, "the weights that all members share", fix) from error
     if found != digest:
         raise BadInput(f"{path} has the SHA-256 {found[:12]}, {folder} needs {digest[:12]}", "the same weights", fix)
 

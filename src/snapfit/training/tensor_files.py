@@ -9,7 +9,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -75,30 +75,39 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 class TensorFiles(Mapping[str, Tensor]):
     """The tensors of safetensors files by name, each read from its file whenever it is asked for, on the CPU.
 
-    Raises BadInput when a file cannot be read, or two of them hold a tensor of the same name.
+    No file stays open or in memory: what a tensor takes is free when nobody holds the tensor any more.
+    Raises BadInput when a file cannot be read, then or later, or two of them hold a tensor of the same name.
     """
 
     def __init__(self, paths: Sequence[Path]) -> None:
-        self._files: dict[str, Any] = {}
+        self._paths: dict[str, Path] = {}
         for path in paths:
-            try:
-                file: Any = safe_open(path, framework="pt", device="cpu")
+            with _opened(path) as file:
                 names = list(file.keys())
-            except (SafetensorError, OSError) as error:
-                raise BadInput(f"{path} cannot be read: {error}", "a safetensors file", "copy it again") from error
-            if twice := sorted(self._files.keys() & set(names)):
+            if twice := sorted(self._paths.keys() & set(names)):
                 raise BadInput(f"{path} holds {twice[0]!r}, as another file does", "each tensor once", "copy it again")
-            self._files.update(dict.fromkeys(names, file))
+            self._paths.update(dict.fromkeys(names, path))
 
     def __getitem__(self, name: str) -> Tensor:
-        tensor: Tensor = self._files[name].get_tensor(name)
+        with _opened(self._paths[name]) as file:
+            tensor: Tensor = file.get_tensor(name)
         return tensor
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._files)
+        return iter(self._paths)
 
     def __len__(self) -> int:
-        return len(self._files)
+        return len(self._paths)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    """A safetensors file to read from. Raises BadInput when it cannot be read."""
+    try:
+        with safe_open(path, framework="pt", device="cpu") as file:
+            yield file
+    except (SafetensorError, OSError) as error:
+        raise BadInput(f"{path} cannot be read: {error}", "a safetensors file", "copy it again") from error
 
 
 def _forget_pages(descriptor: int) -> None:
