@@ -19,14 +19,17 @@ if TYPE_CHECKING:
     from snapfit.loading import load
     from snapfit.runtime.predictor import Predictor
     from snapfit.ship.pipeline import TrainResult, train
+    from snapfit.ship.rate_finding import RangeTest, find_lr
 
 __all__ = [
     "BadInput",
     "Predictor",
+    "RangeTest",
     "Recipe",
     "SnapfitError",
     "TrainResult",
     "__version__",
+    "find_lr",
     "load",
     "load_recipe",
     "train",
@@ -35,14 +38,16 @@ __all__ = [
 _HOMES = {
     "BadInput": "snapfit.core.errors",
     "Predictor": "snapfit.runtime.predictor",
+    "RangeTest": "snapfit.ship.rate_finding",
     "Recipe": "snapfit.core.recipe",
     "SnapfitError": "snapfit.core.errors",
     "TrainResult": "snapfit.ship.pipeline",
+    "find_lr": "snapfit.ship.rate_finding",
     "load": "snapfit.loading",
     "load_recipe": "snapfit.core.recipe",
     "train": "snapfit.ship.pipeline",
 }
-_NEEDS_TRAIN = {"train", "TrainResult"}
+_NEEDS_TRAIN = {"train", "TrainResult", "find_lr", "RangeTest"}
 
 
 def __getattr__(name: str) -> Any:

@@ -97,7 +97,7 @@ def train(
     """
     start = time.monotonic()
     sources = {"train": table, "valid": valid, "test": test}
-    chosen = _recipe(recipe, settings)
+    chosen = chosen_recipe(recipe, settings)
     if resume is not None and out is not None:
         raise BadInput("both out and resume", "one of them", "leave --out out: the run goes on where it is")
     if continue_from is not None:
@@ -117,8 +117,8 @@ def train(
                     run.write_request(sources, chosen)
                     with Journal(run.journal) as journal:
                         notify = _notifier(journal, listener, run)
-                        _announce(notify, tables, run)
-                        plan = make_plan(tables, chosen, notify=notify, told=_teller(listener))
+                        announce(notify, tables, run.path)
+                        plan = make_plan(tables, chosen, notify=notify, told=teller(listener))
                         result = _carry_out(run, plan, journal, notify, stop)
         except (KeyboardInterrupt, Interrupted) as error:
             raise Interrupted(str(error) or _cut_short(run), exit_code(stop.signal_number)) from error
@@ -132,7 +132,7 @@ def _cut_short(run: RunFolder | None) -> str:
     return f"interrupted; go on with: snapfit train --resume {run.path}"
 
 
-def _teller(listener: Listener | None) -> Callable[[str], None]:
+def teller(listener: Listener | None) -> Callable[[str], None]:
     """What tells of work that takes a while, at once and not in the journal: there may be no run yet."""
 
     def told(text: str) -> None:
@@ -145,7 +145,7 @@ def _teller(listener: Listener | None) -> Callable[[str], None]:
 def _read(sources: Mapping[str, Any], recipe: Recipe, listener: Listener | None) -> Tables:
     if sources["train"] is None:
         raise BadInput("no table to train on", "a table", "snapfit train TABLE, or snapfit train --resume RUN")
-    return read_tables(sources["train"], sources["valid"], sources["test"], recipe.data, told=_teller(listener))
+    return read_tables(sources["train"], sources["valid"], sources["test"], recipe.data, told=teller(listener))
 
 
 def _go_on(
@@ -171,7 +171,7 @@ def _go_on(
         recipe,
         notify=lambda kind, **fields: heard.append((kind, fields)),
         reasons=reasons,
-        told=_teller(listener),
+        told=teller(listener),
     )
     changes = []
     if checkpoint is not None:
@@ -190,7 +190,7 @@ def _go_on(
             skipped=[{"checkpoint": one.folder.name, "why": one.why} for one in skipped],
             changes=[str(change) for change in changes],
         )
-        _announce(notify, tables, run)
+        announce(notify, tables, run.path)
         for kind, fields in heard:
             notify(kind, **fields)
         return _carry_out(run, plan, journal, notify, stop, checkpoint, changed=bool(changes))
@@ -282,7 +282,8 @@ def _carry_out(
     return result
 
 
-def _recipe(recipe: Recipe | Mapping[str, Any] | str | Path | None, settings: Mapping[str, Any]) -> Recipe:
+def chosen_recipe(recipe: Recipe | Mapping[str, Any] | str | Path | None, settings: Mapping[str, Any]) -> Recipe:
+    """The recipe that the arguments of `train` ask for."""
     values = {key.replace("__", "."): value for key, value in settings.items()}
     if isinstance(recipe, Recipe):
         return recipe.with_values(values)
@@ -315,10 +316,11 @@ def _notifier(journal: Journal, listener: Listener | None, run: RunFolder) -> No
     return notify
 
 
-def _announce(notify: Notify, tables: Tables, run: RunFolder) -> None:
+def announce(notify: Notify, tables: Tables, run: Path | None = None) -> None:
+    """Tell what was found in the tables; run: the run's folder, where there is one."""
     notify(
         "data",
-        run=str(run.path),
+        run="" if run is None else str(run),
         found=tables.columns.found,
         split=tables.split_note,
         task=tables.label_set.task,

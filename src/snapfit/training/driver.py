@@ -169,7 +169,7 @@ class Training:
             lambda number: cycling.rate(number) * guard.rate_factor,
             head_schedule=lambda number: cycling.rate(number, head=True) * guard.rate_factor,
             order=plan.order,
-            loss_sum=_loss(plan, assembly.model.device),
+            loss_sum=loss_of(plan, assembly.model.device),
             settings=StepSettings(
                 progress.micro_batches,
                 recipe.optim.max_grad_norm,
@@ -376,7 +376,7 @@ def _used(train: Examples) -> np.ndarray | None:
     return np.union1d(used_ids(train.tokens), [train.pad_id])  # padded batches look up what they pad with
 
 
-def _loss(plan: Plan, device: torch.device) -> LossSum:
+def loss_of(plan: Plan, device: torch.device) -> LossSum:
     """The task's loss with the recipe's weights and smoothing."""
     weights = class_weights(plan.recipe.loss.class_weights, plan.label_set, plan.examples["train"].targets)
     on_device = None if weights is None else torch.from_numpy(weights).to(device)
