@@ -12,7 +12,7 @@ import pytest
 
 from snapfit.cli.find_lr import loss_picture
 
-QUICK = ["--steps", "40", "--lowest", "1e-5", "--highest", "3", "--set", "train.batch=32"]
+QUICK = ["--steps", "80", "--lowest", "1e-5", "--set", "train.batch=32"]
 
 
 @pytest.fixture

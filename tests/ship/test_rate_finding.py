@@ -1,6 +1,7 @@
 """`snapfit.find_lr` as a function: what it returns, what it leaves alone, and the picture."""
 
 import json
+import math
 import os
 import stat
 import xml.etree.ElementTree as ElementTree
@@ -17,8 +18,8 @@ from snapfit.ship.rate_finding import RangeTest
 from snapfit.ship.rate_plot import check_plot, write_plot
 from snapfit.training.rate_curve import RateCurve, suggest
 
-SHORT: dict[str, Any] = {"lowest": 1e-5, "highest": 3.0, "steps": 40}
-SETTINGS = toys.QUICK | {"model__pooling": "mean"}
+SHORT: dict[str, Any] = {"lowest": 1e-5, "highest": 1.0, "steps": 80}
+SETTINGS = toys.QUICK | {"model__pooling": "mean", "train__batch": 32}
 
 
 @pytest.fixture(scope="module")
@@ -33,11 +34,11 @@ def result(encoder: str) -> RangeTest:
 
 def test_a_table_gives_a_rate_that_can_be_trained_with(result: RangeTest, encoder: str, tmp_path: Path) -> None:
     assert result.rate is not None
-    assert 1e-5 < result.rate < 0.3
+    assert 1e-3 < result.rate < 1e-1
     assert result.ended == "diverged"
-    assert result.steps == len(result.curve) < 40
+    assert result.steps == len(result.curve) < 80
     assert (result.recipe_rate, result.recipe_reason) == (2e-3, "given")
-    settings = SETTINGS | {"optim__lr": result.rate}
+    settings = SETTINGS | {"optim__lr": result.rate, "train__epochs": 20}
     trained = snapfit.train(toys.single_rows(90), out=tmp_path / "run", encoder=encoder, **settings)
     assert trained.metrics["valid"]["accuracy"] > 0.8
 
@@ -98,7 +99,7 @@ def test_a_head_can_be_kept(tmp_path: Path) -> None:
     table = toys.single_rows(60)
     settings = SETTINGS | {"model__pooling": "native"}
     found = snapfit.find_lr(table, encoder=str(run.result.bundle), model__head="kept", **SHORT, **settings)
-    assert found.curve.losses[0] < 0.5  # it knows these labels
+    assert found.curve.losses[0] < 0.8 < 1.0 < math.log(3)  # it knows these labels
 
 
 # ---------------------------------------------------------------- what is refused before any work
@@ -107,8 +108,8 @@ def test_a_head_can_be_kept(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"lowest": 0.0}, "rates from 0 to 3"),
-        ({"lowest": 3.0}, "rates from 3 to 3"),
+        ({"lowest": 0.0}, "rates from 0 to 1"),
+        ({"lowest": 1.0}, "rates from 1 to 1"),
         ({"steps": 9}, "9 steps"),
         ({"plot": "a.gif"}, "the plot a.gif"),
     ],

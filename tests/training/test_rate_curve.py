@@ -70,11 +70,13 @@ def test_a_smoothed_loss_is_the_weighted_mean_of_all() -> None:
 
 def test_smoothing_does_not_shift_a_curve() -> None:
     """Turned around it is the same curve turned around; a running mean would be behind in both."""
-    losses = [4.0 - step / 20 for step in range(40)] + [2.0 + step / 20 for step in range(40)]
-    there = RateCurve([1.0] * 80, losses).smoothed()
-    assert there == pytest.approx(RateCurve([1.0] * 80, losses[::-1]).smoothed()[::-1], rel=1e-12)
+    slope = [3.0 - step / 20 for step in range(30)]
+    losses = [*[3.0] * 12, *slope, *[1.5] * 3, *slope[::-2], *[3.0] * 12]
+    n = len(losses)
+    there = RateCurve([1.0] * n, losses).smoothed()
+    assert there == pytest.approx(RateCurve([1.0] * n, losses[::-1]).smoothed()[::-1], rel=1e-12)
     line = RateCurve([1.0] * 80, [4.0 - step / 40 for step in range(80)]).smoothed()
-    assert line[30:50] == pytest.approx([4.0 - step / 40 for step in range(30, 50)], rel=1e-4)
+    assert line[30:50] == pytest.approx([4.0 - step / 40 for step in range(30, 50)], abs=1e-3)
 
 
 def test_losses_that_ran_away_do_not_hide_what_was_before_them() -> None:
@@ -161,9 +163,11 @@ def test_known_answers_are_found_whatever_the_range(lowest: float, highest: floa
     found = [suggest(noisy(rate_of, steps, noise, seed)) for seed in range(40)]
     assert all(one.steepest is not None and one.least is not None for one in found)
     off = np.log10([one.steepest for one in found]) - math.log10(steepest)  # type: ignore[arg-type]
-    print("steepest", off.mean(), off.std(), off.min(), off.max())
+    assert abs(off.mean()) < 0.1
+    assert abs(off).max() < 0.1 + 1.5 * noise  # a tenth of a decade, and what noise does
     off_least = np.log10([one.least for one in found]) - math.log10(least)  # type: ignore[arg-type]
-    print("least", off_least.mean(), off_least.std(), off_least.min(), off_least.max())
+    assert abs(off_least.mean()) < 0.15
+    assert abs(off_least).max() < 0.2 + 1.5 * noise
     for one in found:
         assert one.rate == float(f"{one.steepest:.1e}")
         assert one.tenth == pytest.approx(one.least / 10)  # type: ignore[operator]
@@ -177,8 +181,7 @@ def test_where_nothing_is_learnt_nothing_is_suggested() -> None:
             losses = 3.0 + 0.3 * draw(np.random.default_rng(seed))
             curve = RateCurve(np.geomspace(1e-7, 1, 100).tolist(), losses.tolist())
             found += suggest(curve).rate is not None
-        print(found)
-        assert found <= 4
+        assert found <= 2  # of 200
 
 
 def test_why_nothing_is_suggested() -> None:
@@ -211,5 +214,5 @@ def test_on_a_quadratic_the_rate_is_stable_and_learns(curvature: float) -> None:
     found = suggest(curve)
     assert curve.over == "diverged"
     assert found.rate is not None
-    print(found.rate * curvature, found.least * curvature)
     assert 0.01 / curvature < found.rate < 1 / curvature
+    print(found.rate * curvature, found.least * curvature)  # type: ignore[operator]

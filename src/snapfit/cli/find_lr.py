@@ -45,9 +45,7 @@ def find_lr(
     ],
     lowest: Annotated[float, typer.Option(metavar="RATE", help="Rate of the first step.")] = 1e-7,
     highest: Annotated[float, typer.Option(metavar="RATE", help="Rate of the last step.")] = 1.0,
-    steps: Annotated[
-        int, typer.Option(metavar="N", help="Steps at most; it ends where the loss diverges.")
-    ] = 100,
+    steps: Annotated[int, typer.Option(metavar="N", help="Steps at most; it ends where the loss diverges.")] = 100,
     plot: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Draw the curve: .svg, .png or .pdf; needs matplotlib.")
     ] = None,

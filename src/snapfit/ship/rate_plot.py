@@ -60,4 +60,3 @@ def write_plot(path: Path, curve: RateCurve, suggestion: Suggestion, recipe_rate
     kind = path.suffix.lower().removeprefix(".")
     with rc_context({"svg.hashsalt": "snapfit"}), open_atomic(path) as file:
         figure.savefig(file, format=kind, dpi=150, metadata=_NO_DATE[kind])
-

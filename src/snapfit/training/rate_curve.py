@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate, pairwise
-from statistics import fmean, median
+from statistics import median
 
 from snapfit.core.errors import BadInput
 
@@ -24,8 +24,8 @@ FEWEST_STEPS = 10
 """A test of fewer says nothing. So many at its beginning say what a model that has learnt nothing has."""
 HALF_WINDOW = 0.05
 """A slope is taken over this share of all steps on both sides."""
-CLEAR = 1.5
-"""A fall is clear from so many standard deviations of a single step's loss on: six or so of the smoothed curve's."""
+CLEAR = 2.0
+"""A fall is clear from so many standard deviations of a single step's loss on: eight or so of the smoothed curve's."""
 SAFETY = 10.0
 """The rate of the least loss is divided by this for the cautious choice, as in fastai."""
 
@@ -84,7 +84,7 @@ class RateCurve:
         A loss that has run away is cut off a little above where the test began, or the last ones would hide what was
         before them: how far a model that is lost went astray says nothing.
         """
-        ceiling = fmean(self.losses[:FEWEST_STEPS]) + 3 * spread(self.losses)
+        ceiling = median(self.losses[:FEWEST_STEPS]) + 3 * spread(self.losses)
         losses = [min(loss, ceiling) for loss in self.losses]
         sums, weights = _both_ways(losses), _both_ways([1.0] * len(losses))
         return [total / weight for total, weight in zip(sums, weights, strict=True)]
@@ -137,7 +137,7 @@ def suggest(curve: RateCurve) -> Suggestion:
     if len(curve) <= FEWEST_STEPS:
         return _none(f"{len(curve)} steps are too few")
     losses, noise = curve.smoothed(), spread(curve.losses)
-    start = fmean(curve.losses[:FEWEST_STEPS])
+    start = median(curve.losses[:FEWEST_STEPS])
     lowest = min(range(len(losses)), key=losses.__getitem__)
     fall = start - losses[lowest]
     if not fall > CLEAR * noise:
