@@ -39,8 +39,9 @@ def test_a_table_gives_a_rate_that_can_be_trained_with(result: RangeTest, encode
     assert result.steps == len(result.curve) < 80
     assert (result.recipe_rate, result.recipe_reason) == (2e-3, "given")
     settings = SETTINGS | {"optim__lr": result.rate, "train__epochs": 20}
-    trained = snapfit.train(toys.single_rows(90), out=tmp_path / "run", encoder=encoder, **settings)
-    assert trained.metrics["valid"]["accuracy"] > 0.8
+    rows = toys.single_rows(90)
+    trained = snapfit.train(rows, valid=rows, out=tmp_path / "run", encoder=encoder, **settings)
+    assert trained.metrics["valid"]["accuracy"] > 0.9  # on what it learnt from: the rate learns
 
 
 def test_the_result_is_plain_values(result: RangeTest) -> None:

@@ -35,6 +35,7 @@ def test_the_rates_are_these() -> None:
     rate_of = exponential_rates(1e-7, 1e2, 10)
     assert [rate_of(step) for step in range(10)] == pytest.approx([10.0**power for power in range(-7, 3)], rel=1e-12)
     assert (rate_of(0), rate_of(9), rate_of(10)) == (1e-7, 1e2, 1e2)
+    assert exponential_rates(1e-300, 1e300, 11)(5) == pytest.approx(1.0, rel=1e-9)
     rate_of = exponential_rates(3e-6, 0.7, 57)
     rates = np.array([rate_of(step) for step in range(57)])
     assert (rates[0], rates[-1]) == (3e-6, 0.7)

@@ -143,7 +143,8 @@ def loss_picture(
     for rate, loss in zip(rates, losses, strict=True):
         cells[round((top - loss) / height * (rows - 1))][column(rate)] = "*"
     lines = [f"{name:>{left}} |{''.join(line)}".rstrip() for name, line in zip(names, cells, strict=True)]
-    return [*lines, f"{'':{left}} +{'-' * columns}", f"{'':{left}}  {_axis(low, high, columns, column)}".rstrip()]
+    lines += [f"{'':{left}} +{'-' * columns}", f"{'':{left}}  {_axis(low, high, columns, column)}".rstrip()]
+    return lines if mark is None else [*lines, f"{'':{left}}  | is {mark:.1e}"]
 
 
 def _axis(low: float, high: float, columns: int, column: Callable[[float], int]) -> str:

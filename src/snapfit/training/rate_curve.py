@@ -43,7 +43,7 @@ def exponential_rates(lowest: float, highest: float, steps: int) -> Callable[[in
         )
     if steps < FEWEST_STEPS:
         raise BadInput(f"a range test of {steps} steps", f"at least {FEWEST_STEPS} steps", "--steps 100")
-    growth = math.log(highest / lowest)
+    growth = math.log(highest) - math.log(lowest)  # of their quotient it would overflow sooner
     last = steps - 1
     return lambda step: highest if step >= last else lowest * math.exp(growth * step / last)
 
