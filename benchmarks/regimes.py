@@ -17,13 +17,15 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import regime_ensemble
 import regime_peer
 import regime_rates
 import regime_schedules
 from harness import ROOT, Results, base_parser, check_floors, machine, table
 from regime_table import Place, Record, Run, Table
 
-TABLES: dict[str, Table] = {one.name: one for one in (regime_schedules.TABLE, regime_rates.TABLE, regime_peer.TABLE)}
+_ALL = (regime_schedules.TABLE, regime_rates.TABLE, regime_ensemble.TABLE, regime_peer.TABLE)
+TABLES: dict[str, Table] = {one.name: one for one in _ALL}
 
 
 def key_of(name: str, run: Run) -> str:

@@ -18,7 +18,8 @@ class DataSet:
     folder, train, test: where it is. valid: its development file, or None to carve one out of train.
     rows: a stratified subset of so many rows of train. a_class: instead, so many of each class.
     dev_a_class: development rows of each class, from the rest of train; else a stratified dev_share of what was drawn.
-    epochs: that it is trained for; None leaves it to the recipe. seed: of both draws.
+    epochs: that it is trained for; None leaves it to the recipe. seed: of both draws. label: the column; rows with
+    the same labels are a class.
     """
 
     name: str
@@ -32,6 +33,7 @@ class DataSet:
     dev_share: float = 0.1
     epochs: int | None = None
     seed: int = 7
+    label: str = "label"
 
     def drawn(self, labels: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
         """Rows to train on and development rows (none where there is a file of them), both ascending, int64."""
@@ -104,7 +106,8 @@ def write(data_set: DataSet, data: Path, work: Path) -> Files:
 
     source, folder = data / data_set.folder, work / data_set.name
     whole = read_table(source / data_set.train)
-    chosen, held = data_set.drawn(whole["label"].to_pylist())
+    labels = whole[data_set.label].to_pylist()
+    chosen, held = data_set.drawn([one if isinstance(one, str) else " ".join(sorted(one)) for one in labels])
     folder.mkdir(parents=True, exist_ok=True)
     pq.write_table(whole.take(chosen), folder / "train.parquet")
     valid, test = folder / "valid.parquet", source / data_set.test
@@ -125,5 +128,9 @@ _CLINC = {"folder": "clinc150_full", "train": "train.tsv", "valid": "dev.tsv", "
 BANKING_10_SHOT = DataSet("banking77-10-shot", **_BANKING, a_class=10, dev_a_class=10)
 BANKING = DataSet("banking77", **_BANKING, epochs=3)
 CLINC_HALF = DataSet("clinc150-7500", **_CLINC, rows=7_500, epochs=3)
+EMOTION = DataSet("emotion", "emotion", "train.tsv", "test.tsv", valid="dev.tsv", epochs=3)
+GOEMOTIONS_10K = DataSet(
+    "goemotions-10000", "goemotions", "train.jsonl", "test.jsonl", "dev.jsonl", rows=10_000, epochs=4, label="labels"
+)
 BANKING_QUICK = DataSet("banking77-quick", **_BANKING, a_class=2, dev_a_class=2, epochs=2)
 CLINC_QUICK = DataSet("clinc150-quick", **_CLINC, rows=600, epochs=1)

@@ -1,4 +1,4 @@
-"""Bad command lines about runs: resumed, continued from, or in the way; test_bad_input.py runs them."""
+"""Bad command lines about runs: resumed, continued from, in the way, or range tests; test_bad_input.py runs them."""
 
 from pathlib import Path
 from typing import Any
@@ -143,8 +143,37 @@ IN_THE_WAY = [
     ),
 ]
 
-RUNS = [*RESUMED, *CONTINUED, *IN_THE_WAY]
+
+def finding(name: str, flags: str, *words: str, **options: Any) -> Any:
+    """A range test on a good table with bad options."""
+    files = {"t.csv": GOOD, **options.pop("files", {})}
+    return case(f"find-lr {name}", f"find-lr t.csv --encoder {{encoder}} {flags}", *words, files=files, **options)
+
+
+FOUND = [
+    finding("from 0", "--lowest 0", "rates from 0 to 1", "above 0", "--lowest 1e-7"),
+    finding("from below 0", "--lowest=-1e-5", "rates from -1e-05 to 1"),
+    finding("downwards", "--lowest 1e-2 --highest 1e-3", "rates from 0.01 to 0.001"),
+    finding("in place", "--lowest 1e-3 --highest 1e-3", "rates from 0.001 to 0.001"),
+    finding("to infinity", "--highest inf", "rates from 1e-07 to inf"),
+    finding("to no number", "--highest nan", "rates from 1e-07 to nan"),
+    finding("in too few steps", "--steps 9", "9 steps", "at least 10"),
+    finding("into a picture of no kind", "--plot a.txt", "a.txt", ".svg, .png, .pdf"),
+    finding("into a picture without a suffix", "--plot svg", "the plot svg", "ends in"),
+    finding("into no folder", "--plot nowhere/a.svg", "no folder nowhere", "mkdir -p nowhere"),
+    finding("into a folder", "--plot a.svg", "a.svg", "no file", files={"a.svg": None}),
+    finding("below a file", "--plot t.csv/a.svg", "no folder t.csv"),
+    finding("with a bad setting", "--set optim.lr=-1", "optim.lr"),
+    finding("with a bad seed", "--seed x", "train.seed"),
+    finding("with too deep a freeze", "--set optim.freeze_layers=99", "freeze_layers"),
+    case("find-lr nowhere", "find-lr t.csv --encoder {encoder}", "t.csv does not exist"),
+    case("find-lr a bad table", "find-lr t.csv --encoder {encoder}", "t.csv", files={"t.csv": ""}),
+]
+
+RUNS = [*RESUMED, *CONTINUED, *IN_THE_WAY, *FOUND]
 RUN_USAGE = [
     case("continue without a table", "train --continue-from b", "Missing argument"),
     case("resume without its value", "train --resume", "--resume"),
+    case("find-lr without a table", "find-lr", "Missing argument"),
+    case("find-lr with steps that are no number", "find-lr t.csv --steps few", "--steps"),
 ]

@@ -13,16 +13,19 @@ from snapfit.loading import load
 from snapfit.runtime.predictor import Predictor
 from snapfit.ship.ensembling import ensemble
 from snapfit.ship.pipeline import TrainResult, train
+from snapfit.ship.rate_finding import RangeTest, find_lr
 from snapfit.version import __version__
 
 PUBLIC = {
     "BadInput": BadInput,
     "Predictor": Predictor,
+    "RangeTest": RangeTest,
     "Recipe": Recipe,
     "SnapfitError": SnapfitError,
     "TrainResult": TrainResult,
     "__version__": __version__,
     "ensemble": ensemble,
+    "find_lr": find_lr,
     "load": load,
     "load_recipe": load_recipe,
     "train": train,
@@ -68,7 +71,8 @@ WITHOUT = """
 import sys
 sys.modules[{hidden!r}] = None  # as if it were not installed
 import snapfit
-for use in (lambda: snapfit.train, lambda: snapfit.TrainResult, lambda: snapfit.load({folder!r})):
+names = ("train", "TrainResult", "find_lr")
+for use in (*(lambda name=name: getattr(snapfit, name) for name in names), lambda: snapfit.load({folder!r})):
     try:
         use()
     except snapfit.BadInput as error:
@@ -81,7 +85,7 @@ print(snapfit.Recipe().train.seed, snapfit.load.__name__)
 def test_without_torch_or_transformers_one_error_names_the_extra(hidden: str, tmp_path: Path) -> None:
     lines = python(WITHOUT.format(hidden=hidden, folder=str(tmp_path))).splitlines()
     expected = f"MissingExtra | the package '{hidden}' is not installed | pip install 'snapfit[train]'"
-    assert lines == [expected] * 3 + ["0 load"]
+    assert lines == [expected] * 4 + ["0 load"]
 
 
 def test_errors_of_other_kinds_pass_through() -> None:

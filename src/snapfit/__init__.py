@@ -20,15 +20,18 @@ if TYPE_CHECKING:
     from snapfit.runtime.predictor import Predictor
     from snapfit.ship.ensembling import ensemble
     from snapfit.ship.pipeline import TrainResult, train
+    from snapfit.ship.rate_finding import RangeTest, find_lr
 
 __all__ = [
     "BadInput",
     "Predictor",
+    "RangeTest",
     "Recipe",
     "SnapfitError",
     "TrainResult",
     "__version__",
     "ensemble",
+    "find_lr",
     "load",
     "load_recipe",
     "train",
@@ -37,15 +40,17 @@ __all__ = [
 _HOMES = {
     "BadInput": "snapfit.core.errors",
     "Predictor": "snapfit.runtime.predictor",
+    "RangeTest": "snapfit.ship.rate_finding",
     "Recipe": "snapfit.core.recipe",
     "SnapfitError": "snapfit.core.errors",
     "TrainResult": "snapfit.ship.pipeline",
     "ensemble": "snapfit.ship.ensembling",
+    "find_lr": "snapfit.ship.rate_finding",
     "load": "snapfit.loading",
     "load_recipe": "snapfit.core.recipe",
     "train": "snapfit.ship.pipeline",
 }
-_NEEDS_TRAIN = {"ensemble", "train", "TrainResult"}
+_NEEDS_TRAIN = {"RangeTest", "TrainResult", "ensemble", "find_lr", "train"}
 
 
 def __getattr__(name: str) -> Any:

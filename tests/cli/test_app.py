@@ -14,7 +14,7 @@ import pytest
 from snapfit.cli.app import main
 from snapfit.version import __version__
 
-COMMANDS = ("train", "evaluate", "predict", "inspect", "demo")
+COMMANDS = ("train", "find-lr", "evaluate", "predict", "inspect", "demo")
 Start = Callable[..., "subprocess.Popen[bytes]"]
 
 
@@ -86,6 +86,8 @@ def test_help_and_usage_errors_load_nothing_heavy(arguments: Sequence[str]) -> N
         (["train", "a.csv", "b.csv"], "unexpected extra argument"),
         (["inspect"], "Missing argument 'PATH'"),
         (["evaluate", "bundle"], "Missing argument 'TABLE'"),
+        (["find-lr"], "Missing argument 'TABLE'"),
+        (["find-lr", "a.csv", "--steps", "many"], "--steps"),
     ],
 )
 def test_usage_errors_are_one_line_and_a_fix(run: Any, arguments: Sequence[str], message: str) -> None:
@@ -164,7 +166,9 @@ def test_main_returns_codes_and_never_exits(run: Any) -> None:
     assert main(["predict", "nowhere"]) == 2
 
 
-@pytest.mark.parametrize("command", ["predict {0}/single/bundle --text a", "train {0}/train.csv", "demo --quick"])
+@pytest.mark.parametrize(
+    "command", ["predict {0}/single/bundle --text a", "train {0}/train.csv", "find-lr {0}/train.csv", "demo --quick"]
+)
 def test_without_torch_the_extra_is_named(workplace: Path, tmp_path: Path, command: str) -> None:
     code = (
         "import sys\n"

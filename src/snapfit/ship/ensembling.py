@@ -77,7 +77,7 @@ def ensemble(
                 tables = read_tables(train_table, valid, test, recipe.data, told=teller(listener))
                 journal = stack.enter_context(Journal(folder.journal))
                 notify = notifier(journal, listener, folder)
-                announce(notify, tables, folder)
+                announce(notify, tables, folder.path)
                 plan = make_plan(tables, recipe, notify=notify, reasons=folder.reasons(), told=teller(listener))
                 changes = differences(checkpoint.identity, plan.identity())
                 check_unchanged([one for one in changes if one.weight == "forbidden"], accept=False, where=str(run))

@@ -102,7 +102,7 @@ def train(
     """
     start = time.monotonic()
     sources = {"train": table, "valid": valid, "test": test}
-    chosen = _recipe(recipe, settings)
+    chosen = chosen_recipe(recipe, settings)
     if resume is not None and out is not None:
         raise BadInput("both out and resume", "one of them", "leave --out out: the run goes on where it is")
     if continue_from is not None:
@@ -122,7 +122,7 @@ def train(
                     run.write_request(sources, chosen)
                     with Journal(run.journal) as journal:
                         notify = notifier(journal, listener, run)
-                        announce(notify, tables, run)
+                        announce(notify, tables, run.path)
                         plan = make_plan(tables, chosen, notify=notify, told=teller(listener))
                         result = carry_out(run, plan, journal, notify, stop, listener=listener)
         except (KeyboardInterrupt, Interrupted) as error:
@@ -195,7 +195,7 @@ def _go_on(
             skipped=[{"checkpoint": one.folder.name, "why": one.why} for one in skipped],
             changes=[str(change) for change in changes],
         )
-        announce(notify, tables, run)
+        announce(notify, tables, run.path)
         for kind, fields in heard:
             notify(kind, **fields)
         return carry_out(run, plan, journal, notify, stop, checkpoint, listener=listener, changed=bool(changes))
@@ -340,7 +340,8 @@ def _students_journal(run: RunFolder, plan: Plan, listener: Listener | None) -> 
         yield notifier(journal, listener)
 
 
-def _recipe(recipe: Recipe | Mapping[str, Any] | str | Path | None, settings: Mapping[str, Any]) -> Recipe:
+def chosen_recipe(recipe: Recipe | Mapping[str, Any] | str | Path | None, settings: Mapping[str, Any]) -> Recipe:
+    """The recipe that the arguments of `train` ask for."""
     values = {key.replace("__", "."): value for key, value in settings.items()}
     if isinstance(recipe, Recipe):
         return recipe.with_values(values)
@@ -376,10 +377,11 @@ def notifier(journal: Journal, listener: Listener | None, run: RunFolder | None 
     return notify
 
 
-def announce(notify: Notify, tables: Tables, run: RunFolder) -> None:
+def announce(notify: Notify, tables: Tables, run: Path | None = None) -> None:
+    """Tell what was found in the tables; run: the run's folder, where there is one."""
     notify(
         "data",
-        run=str(run.path),
+        run="" if run is None else str(run),
         found=tables.columns.found,
         split=tables.split_note,
         task=tables.label_set.task,

@@ -25,14 +25,14 @@ from snapfit.training.cycling import Cycling
 from snapfit.training.evaluation import BestWeights, Evaluation, evaluate
 from snapfit.training.guard import FAULTS, Guard, collapse
 from snapfit.training.kept_head import keep_head
-from snapfit.training.loop import Examples, Step, StepSettings, all_finite, optimizer_steps
+from snapfit.training.loop import Examples, Step, all_finite, optimizer_steps
 from snapfit.training.members import Members
 from snapfit.training.optimizer_state import optimizer_state, restore_optimizer_state
 from snapfit.training.param_groups import format_plan
 from snapfit.training.plan import Plan
 from snapfit.training.prepare import Notify
 from snapfit.training.progress import Progress
-from snapfit.training.regularise import step_loss
+from snapfit.training.regularise import step_loss, step_settings
 from snapfit.training.room import check_room
 from snapfit.training.saver import Saver
 from snapfit.training.trajectory import Trajectory
@@ -186,15 +186,12 @@ class Training:
             head_schedule=lambda number: cycling.rate(number, head=True) * guard.rate_factor,
             order=plan.order,
             loss_sum=step_loss(plan, assembly.model.device),
-            settings=StepSettings(
-                progress.micro_batches,
-                recipe.optim.max_grad_norm,
-                recipe.train.seed,
-                assembly.autocast,
-                guard.accepts,
-                assembly.begin,
-                copies=2 if recipe.regularise.r_drop else 1,
-                adversary=assembly.adversary,
+            settings=step_settings(
+                recipe,
+                assembly,
+                micro_batches=progress.micro_batches,
+                accepts=guard.accepts,
+                begin=assembly.begin,
             ),
             last_step=plan.total_steps,
             first_step=progress.step,

@@ -8,17 +8,40 @@
 Either way a row has several outputs, and so one wrapper of the task's loss does both.
 """
 
+from collections.abc import Callable
 from functools import partial
 
 import torch
 from torch import Tensor
 
 from snapfit.core.labels import Task
-from snapfit.core.recipe import settled
+from snapfit.core.recipe import Recipe, settled
 from snapfit.nn.losses import divergence_sum, loss_sum
-from snapfit.training.loop import LossSum
+from snapfit.training.assemble import Assembly
+from snapfit.training.loop import LossSum, StepSettings
 from snapfit.training.plan import Plan
 from snapfit.training.prepare import class_weights
+
+
+def step_settings(
+    recipe: Recipe,
+    assembly: Assembly,
+    *,
+    micro_batches: int,
+    accepts: Callable[[float], bool] = lambda loss: True,
+    begin: Callable[[int], None] = lambda step: None,
+) -> StepSettings:
+    """What the loop needs besides data, with what the recipe adds to a step. See `StepSettings`."""
+    return StepSettings(
+        micro_batches,
+        recipe.optim.max_grad_norm,
+        recipe.train.seed,
+        assembly.autocast,
+        accepts,
+        begin,
+        copies=2 if recipe.regularise.r_drop else 1,
+        adversary=assembly.adversary,
+    )
 
 
 def step_loss(plan: Plan, device: torch.device) -> LossSum:
