@@ -79,8 +79,8 @@ def test_defaults():
         ),
         (["regularise.adversarial=1", "optim.freeze_layers=1"], "adversarial is 1, optim.freeze_layers is 1"),
         (["regularise.dropout_samples=4", "model.pooling=native"], "dropout_samples is 4, model.pooling is 'native'"),
-        (["regularise.r_drop=-1"], "regularise.r_drop is -1"),
-        (["regularise.dropout_samples=0"], "regularise.dropout_samples is 0"),
+        (["regularise.r_drop=-1"], "regularise.r_drop is '-1'"),
+        (["regularise.dropout_samples=0"], "regularise.dropout_samples is '0'"),
     ],
 )
 def test_options_that_do_not_go_together(overrides, found):

@@ -66,6 +66,15 @@ def test_what_was_not_a_setting_is_not_measured_again(encoder: Path) -> None:
     assert "model.pooling" not in plan.reasons
 
 
+@pytest.mark.parametrize(("samples", "pooling"), [(1, "native"), (2, "cls")])
+def test_several_dropout_samples_need_a_head_of_our_own(
+    encoder: Path, monkeypatch: pytest.MonkeyPatch, samples: int, pooling: str
+) -> None:
+    monkeypatch.setattr("snapfit.training.pooling_probe.CLEAR_GAIN", -100.0)  # the first token wins
+    plan = plan_of(encoder, model__pooling="auto", regularise__dropout_samples=samples)
+    assert plan.recipe.model.pooling == pooling
+
+
 def test_a_metric_that_does_not_fit_is_refused_in_a_resolved_recipe_too(encoder: Path) -> None:
     first = plan_of(encoder)
     wrong = first.recipe.with_values({"train.metric": "rmse"})

@@ -62,6 +62,7 @@ def test_labels_that_the_first_token_carries_choose_the_native_head(model: Class
     tokens = make_tokens()
     targets = (direction(states(model, tokens)[1]) > 0).astype(np.int64)
     assert choose_pooling(model, Examples(tokens, targets, 0), SINGLE, seed=0).pooling == "native"
+    assert choose_pooling(model, Examples(tokens, targets, 0), SINGLE, seed=0, native=False).pooling == "cls"
 
 
 def test_noise_chooses_the_mean(model: Classifier) -> None:

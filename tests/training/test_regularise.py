@@ -13,6 +13,8 @@ from torch.nn import functional as F
 
 import tiny
 import toys
+from memory_runs_out import Shortage, short_of_memory
+from snapfit.core.errors import WorkFailed
 from snapfit.data.batches import pad
 from snapfit.nn.losses import loss_sum
 from snapfit.nn.packed_encoder import PackedEncoder, use_padding
@@ -163,12 +165,22 @@ def test_packed_rows_are_padded_rows(encoder: Path) -> None:
     np.testing.assert_allclose(losses(stages[0]), losses(stages[1]), rtol=5e-5)
 
 
+def test_memory_that_runs_out_counts_both_copies(encoder: Path) -> None:
+    """Eight rows are sixteen in the model: where four fit, two rows at a time do."""
+    plenty = Stage(make_plan_on(encoder, **ALL, **CALM)).run()
+    with short_of_memory(Shortage(1, 4, MemoryError)):
+        short = Stage(make_plan_on(encoder, **ALL, **CALM)).run()
+    np.testing.assert_allclose(losses(short), losses(plenty), rtol=5e-5)
+    assert {event["micro_batches"] for event in short.of_kind("step")} == {4}
+    with short_of_memory(Shortage(1, 1, MemoryError)), pytest.raises(WorkFailed, match="every row is a micro-batch"):
+        Stage(make_plan_on(encoder, **ALL)).run()
+
+
 @pytest.mark.parametrize("kind", ["multi", "regression"])
 def test_other_tasks_learn_with_all_of_it(tmp_path: Path, kind: str) -> None:
     column = {"multi": {"data__label": "labels"}, "regression": {}}[kind]
     settings = ALL | {"regularise__adversarial": 0.1, "train__epochs": 10, "log__interval_steps": 1} | column
     run = toys.new_run(tmp_path, kind, model__pooling="mean", model__dropout=0.1, **settings)
     steps = [event["loss"] for event in run.events if event["kind"] == "step"]
-    print(steps[:5], steps[-5:])
     assert np.mean(steps[-10:]) < 0.8 * np.mean(steps[:10])
     assert run.result.metrics
