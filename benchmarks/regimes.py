@@ -18,13 +18,20 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import regime_ensemble
+import regime_options
 import regime_peer
 import regime_rates
 import regime_schedules
 from harness import ROOT, Results, base_parser, check_floors, machine, table
 from regime_table import Place, Record, Run, Table
 
-_ALL = (regime_schedules.TABLE, regime_rates.TABLE, regime_ensemble.TABLE, regime_peer.TABLE)
+_ALL = (
+    regime_schedules.TABLE,
+    regime_rates.TABLE,
+    regime_ensemble.TABLE,
+    regime_options.TABLE,
+    regime_peer.TABLE,
+)
 TABLES: dict[str, Table] = {one.name: one for one in _ALL}
 
 

@@ -32,7 +32,8 @@ pytestmark = pytest.mark.skipif(not BENCHMARKS.exists(), reason="a source distri
 def modules(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     """The modules in question, by name."""
     monkeypatch.syspath_prepend(BENCHMARKS)
-    names = "harness paired subsets regime_table regime_training regime_schedules regime_rates regime_peer regimes"
+    names = "harness paired subsets regime_table regime_training regime_schedules regime_rates regime_peer"
+    names += " ensemble_worker ensemble_rows regime_ensemble regimes"
     return SimpleNamespace(**{name: importlib.import_module(name) for name in names.split()})
 
 
@@ -326,3 +327,76 @@ def test_a_training_in_a_process_of_its_own(modules: SimpleNamespace, tmp_path: 
     assert (found["layers"], found["recipe"]["train.epochs"]) == (3, 1.0)
     with pytest.raises(RuntimeError, match=r"there is no setting 'train\.epoch'"):
         modules.regime_training.train_alone(files, {"train.epoch": 1}, 1, tmp_path)
+
+
+# ---------------------------------------------------------------- what is made of one run
+
+
+def answer(name: str, metric: float, error: float, *, cost: float = 1.0, dev: float | None = None, **more: Any) -> Any:
+    measured = {"metric": metric, "error": error, "calibration": 0.01}
+    valid = {**measured, "error": error if dev is None else dev}
+    return {"name": name, "cost": cost, "valid": valid, "test": measured, "wrong": "0 1", **more}
+
+
+def ensemble_runs() -> list[dict[str, Any]]:
+    """Two seeds: a plain run whose student and soup close three quarters of the gap to the mean's nll, and a vote."""
+    runs = []
+    for seed in (1, 2):
+        shift = 0.01 * seed
+        rows = [
+            answer("as it comes", 0.90, 0.60),
+            answer("single", 0.90 + shift, 0.40),
+            answer("uniform soup", 0.91, 0.33, dev=0.30),
+            answer("greedy soup", 0.91, 0.20, dev=0.35),
+            answer("mean of all", 0.92, 0.30, cost=4.0),
+            answer("chosen", 0.92 + shift, 0.36, **{"is": "uniform soup"}),
+        ]
+        runs.append({"set": "toy", "kind": "plain", "seed": seed, "rows": rows, "n_test": 10, "metric": "accuracy"})
+    vote = [answer("vote", 0.93, 0.20, cost=4.0), answer("chosen", 0.93, 0.20, cost=4.0, **{"is": ""})]
+    runs.append({"set": "toy", "kind": "vote of 2", "seed": 0, "rows": vote, "n_test": 10, "metric": "accuracy"})
+    return runs
+
+
+def test_an_answer_is_held_against_the_single_run_of_its_seed(modules: SimpleNamespace) -> None:
+    runs = ensemble_runs()
+    cells = modules.ensemble_rows.of_cell(runs[:2], runs, "chosen")
+    assert cells[0] == "1x"
+    assert cells[1].startswith("93.50")
+    assert cells[4:] == ["+2.00", "0.900", "1.000", "2"]
+    vote = modules.ensemble_rows.of_cell(runs[2:], runs, "vote")
+    assert vote[4:6] == ["+1.50", "0.500"]
+    assert modules.ensemble_rows.of_cell(runs[:2], runs, "single")[4:7] == ["", "", ""]
+
+
+def test_what_the_limits_are_held_against(modules: SimpleNamespace) -> None:
+    found = modules.ensemble_rows.spread_of(ensemble_runs(), "toy", "plain")
+    assert found["ratio"] == pytest.approx(0.9)
+    assert found["points"] == pytest.approx(2.0)
+    assert found["closed"] == pytest.approx(0.7)  # (0.40 - 0.33) / (0.40 - 0.30): the soup that the dev split prefers
+    assert modules.ensemble_rows.spread_of(ensemble_runs(), "toy", "star") is None
+    figures = modules.regime_ensemble.TABLE.figures(ensemble_runs())
+    assert figures["plain sets with a tenth less nll"] == 1
+    assert figures["plain largest loss in points"] == pytest.approx(-2.0)
+
+
+def test_the_ensemble_table_lists_every_run_once_and_tells_of_all(modules: SimpleNamespace) -> None:
+    table = modules.regime_ensemble.TABLE
+    keys = [run.key for run in table.runs(quick=False, seeds=None)]
+    assert len(keys) == len(set(keys)) == 5 * (3 + 3 + 1 + 1) + 4
+    rows = table.rows(ensemble_runs())
+    assert [row[2] for row in rows[:2]] == ["as it comes", "single"]
+    assert all(len(row) == len(table.header) for row in rows)
+    told = [{**run, "split": "toy: 10 rows", "steps": 8} for run in ensemble_runs()]
+    assert "chosen by the rule: uniform soup 2 times" in table.notes(told)
+
+
+def test_a_student_takes_its_epoch_from_the_run(modules: SimpleNamespace) -> None:
+    table, place = modules.regime_ensemble.TABLE, modules.subsets.Files(*map(Path, "abc"), "rows", "about")
+    plain, student = (
+        next(kind for kind in modules.regime_ensemble.KINDS if kind.name == name) for name in ("plain", "student")
+    )
+    one = modules.regime_ensemble.SETS[0]
+    asked = [table._asked(one, kind, 3, place)["settings"] for kind in (plain, student)]
+    assert asked[0]["train.epochs"] == asked[1]["train.epochs"] + asked[1]["ensemble.student_epochs"]
+    for settings in asked:
+        Recipe().with_values(settings)

@@ -151,12 +151,18 @@ def show_result(console: Console, result: "TrainResult") -> None:
     console.note(
         "time",
         f"{clock(result.seconds)}, {clock(result.train_seconds)} of it in {result.steps:,} training steps; "
-        f"the weights are those of step {result.best_step:,}",
+        f"{_what_ships(result)}",
     )
     if result.stopped_by is not None:
         console.result("stopped", f"by signal {result.stopped_by}, after step {result.steps:,}; the bundle is whole")
         console.note("next", f"snapfit train --resume {quoted(result.run)}")
     console.note("next", f"snapfit predict {quoted(result.bundle)} --text {sample(result.bundle)}")
+
+
+def _what_ships(result: "TrainResult") -> str:
+    if result.verdict is None:
+        return f"the weights are those of step {result.best_step:,}"
+    return f"what ships is: {result.verdict['rows'][result.verdict['chosen']]['name']}"
 
 
 def sample(bundle: Path) -> str:
