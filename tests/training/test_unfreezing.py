@@ -7,9 +7,12 @@ import pytest
 import torch
 from torch import Tensor
 
+import tiny
 import toys
-from snapfit.nn.families import depth_reader
-from snapfit.training.assemble import Assembly
+from snapfit.core.recipe import Recipe
+from snapfit.nn.families import depth_reader, n_depths
+from snapfit.nn.weights import LoadReport
+from snapfit.training.assemble import Assembly, assemble
 from snapfit.training.members import Members
 from snapfit.training.unfreezing import Phases
 from stage import Event, Stage, make_plan_on, newest, stop_at_step
@@ -140,6 +143,28 @@ def test_a_phase_is_a_training_with_the_others_frozen(
     found, expected = whole(phase.training.assembly), whole(reference.training.assembly)
     assert all(torch.equal(found[name], expected[name]) for name in expected)
     assert len(phase.training.assembly.optimizer.state) == len(reference.training.assembly.optimizer.state)
+
+
+@pytest.mark.parametrize("family", tiny.ALL)
+def test_in_every_family_gradients_end_where_nothing_learns(family: str) -> None:
+    """An encoder of an unknown family begins as a whole, for nobody knows its layers."""
+    model = tiny.classifier(family, "mean")
+    recipe = Recipe().with_values({"optim.lr": 1e-3, "optim.head_lr_factor": 1.0, "optim.layer_ratio": 1.0})
+    recipe = recipe.with_values({key.replace("__", "."): value for key, value in SLOW.items()})
+    assembly = assemble(model, LoadReport((), (), (), ""), recipe, total_steps=12, device="cpu")
+    depth, last = depth_reader(model.config, model.encoder_prefix), n_depths(model.config)
+    seen = []
+    for step in (0, 3, 5, 7, 9, 2):
+        assembly.begin(step)
+        model.zero_grad(set_to_none=True)
+        model.train()(**tiny.inputs(model.config, [7, 3, 5])).logits.square().sum().backward()
+        learning = {depth(name) for name, parameter in model.named_parameters() if parameter.grad is not None}
+        lowest = next((one for one in range(last + 1) if Phases(0.25, 0.5, 12, last).learns(step, one)), None)
+        assert learning - {"head"} <= set(range(last + 1 if lowest is None else lowest, last + 1))
+        assert "head" in learning
+        seen.append(len(learning))
+    assert seen[0] == seen[-1] == 1
+    assert seen[4] == (last + 2 if family in tiny.KNOWN else 2)
 
 
 def test_frozen_layers_stay_frozen(encoder: Path) -> None:

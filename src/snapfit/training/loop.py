@@ -51,7 +51,7 @@ class Step:
     """What an optimizer step did.
 
     number: steps done, counted from 1. epoch, position: the place of its rows in the data order.
-    loss: mean over the step's rows. grad_norm: before clipping; group_norms: by name of each
+    loss: mean over the step's rows, of the model as it is. grad_norm: before clipping; group_norms: by name of each
         parameter group that learns.
     lr_multiplier: of the schedule. rows, tokens: how many went through, padding not counted.
     micro_batches: the most parts that a step is cut into by now; memory that ran out raises it.
