@@ -21,7 +21,7 @@ from torch.nn.modules.module import register_module_forward_hook
 from torch.optim.optimizer import register_optimizer_step_post_hook
 from torch.utils.hooks import RemovableHandle
 
-import snapfit.training.driver as driver
+import snapfit.training.regularise as regularise
 import toys
 import trained
 from scene import Scene, make_scene, seeded
@@ -130,7 +130,7 @@ class Fault:
 @contextmanager
 def injected(fault: Fault) -> Iterator[None]:
     """Trainings inside suffer from the fault."""
-    usual = driver.loss_sum
+    usual = regularise.loss_sum
 
     def loss_sum(*arguments: Any, **options: Any) -> Tensor:
         loss = usual(*arguments, **options)
@@ -146,11 +146,11 @@ def injected(fault: Fault) -> Iterator[None]:
         register_module_forward_hook(partial(_see_module, fault)),
         register_optimizer_step_post_hook(see_optimizer),
     )
-    driver.loss_sum = loss_sum
+    regularise.loss_sum = loss_sum
     try:
         yield
     finally:
-        driver.loss_sum = usual
+        regularise.loss_sum = usual
         for handle in handles:
             handle.remove()
 

@@ -118,6 +118,29 @@ def test_a_run_with_a_student_in_its_recipe_trains_one(scene: Scene, tmp_path: P
     assert steps == sorted(set(steps))
 
 
+def test_a_run_that_is_interrupted_in_its_student_goes_on(scene: Scene, tmp_path: Path) -> None:
+    whole = scene.train(tmp_path / "whole", ensemble__student_epochs=1)
+    taught: list[str] = []
+
+    def end(event: dict[str, Any]) -> None:
+        taught.append(event["kind"])
+        if event["kind"] == "step" and event["number"] == 5 and "student" in taught:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    first = scene.train(tmp_path / "run", listener=end, ensemble__student_epochs=1)
+    assert first.stopped_by == signal.SIGINT
+    assert first.verdict is None
+    assert Bundle.open(first.bundle).info.made_of == {}
+    assert not (first.run / "result.json").exists()
+    steps: list[int] = []
+    again = snapfit.train(
+        resume=first.run, listener=lambda e: steps.append(e["number"]) if e["kind"] == "step" else None
+    )
+    assert steps[0] == 6
+    assert again.verdict == whole.verdict
+    assert snapfit.train(resume=first.run).already_complete
+
+
 def test_bundles_of_several_models_answer_as_the_verdict_measured(scene: Scene, tmp_path: Path) -> None:
     """Every task; the choice is the rule's, so only what holds for each choice is asked."""
     for name, rows, column in (("multi", toys.multi_rows, "labels"), ("regression", toys.regression_rows, "score")):

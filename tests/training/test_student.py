@@ -13,6 +13,7 @@ from snapfit.core.errors import BadInput
 from snapfit.core.labels import LabelSet
 from snapfit.data.tokenizer import TokenIds
 from snapfit.nn.losses import loss_sum
+from snapfit.training import student
 from snapfit.training.loop import Examples
 from snapfit.training.plan import Plan
 from snapfit.training.student import SoftTargets, joined, student_plan, team_scores
@@ -86,26 +87,31 @@ def test_texts_beside_a_table_in_pieces_are_refused(plan: Plan) -> None:
         joined(Pieces(), plan.examples["train"].tokens)  # type: ignore[arg-type]
 
 
-def test_scores_of_a_team_are_combined_and_found_again(tmp_path: Path) -> None:
+def test_scores_of_a_team_are_combined_and_found_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     label_set = LabelSet("single", ("a", "b", "c"))
     parts = [np.random.default_rng(seed).normal(size=(ROWS, LABELS)).astype(np.float32) for seed in (0, 1)]
     weights = [{"w": torch.from_numpy(part)} for part in parts]
     team = Team(tuple(weights), (0.75, 0.25), (1.5, 0.8), 1.2)
     asked: list[int] = []
 
-    def logits_of(one: dict[str, torch.Tensor]) -> np.ndarray:
+    def logits_of(one: dict[str, torch.Tensor], rows: np.ndarray) -> np.ndarray:
         asked.append(1)
-        return one["w"].numpy()
+        return one["w"].numpy()[rows]
 
     wanted = combine(parts, (1.5, 0.8), "single", 1.2, shares=(0.75, 0.25))
     for root in (None, tmp_path / "student", tmp_path / "student"):
         found = team_scores(team, logits_of, label_set, ROWS, texts="t", root=root)  # type: ignore[arg-type]
         assert np.array_equal(found, wanted.astype(np.float32))
     assert len(asked) == 4
+    monkeypatch.setattr(student, "_CHUNK_ROWS", 3)
+    pieces = team_scores(team, logits_of, label_set, ROWS, texts="t", root=None)  # type: ignore[arg-type]
+    assert np.array_equal(pieces, wanted.astype(np.float32))
+    assert len(asked) == 4 + 2 * 3
+    monkeypatch.undo()
     team_scores(team, logits_of, label_set, ROWS, texts="others", root=tmp_path / "student")  # type: ignore[arg-type]
     hotter = Team(tuple(weights), (0.75, 0.25), (1.5, 0.9), 1.2)
     team_scores(hotter, logits_of, label_set, ROWS, texts="t", root=tmp_path / "student")  # type: ignore[arg-type]
-    assert len(asked) == 8
+    assert len(asked) == 10 + 4
     assert len(list((tmp_path / "student").iterdir())) == 3
 
 

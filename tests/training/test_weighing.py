@@ -15,6 +15,7 @@ from snapfit.core.metrics import compute_metrics
 from snapfit.core.recipe import Recipe
 from snapfit.nn.backend import TorchBackend
 from snapfit.runtime.predictor import batched_logits
+from snapfit.training import weighing
 from snapfit.training.fit import Fitted, fit
 from snapfit.training.journal import Journal, read_journal
 from snapfit.training.members import Members
@@ -108,6 +109,18 @@ def test_without_members_all_is_as_it_was(encoder: Path) -> None:
     fitted, events = run(plan)
     assert (fitted.verdict, fitted.answer) == (None, None)
     assert not [event for event in events if event["kind"] in ("verdict", "student")]
+
+
+def test_of_many_validation_rows_a_sample_is_chosen_by(encoder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(weighing, "MOST_ROWS", 20)
+    fitted, _ = run(plan_of(encoder))
+    assert fitted.verdict is not None
+    assert fitted.verdict.rows[0].quality.metric * 20 == pytest.approx(
+        round(fitted.verdict.rows[0].quality.metric * 20)
+    )
+    again, _ = run(plan_of(encoder))
+    assert again.verdict is not None
+    assert again.verdict.to_dict() == fitted.verdict.to_dict()
 
 
 def test_too_few_validation_rows_leave_the_best_weights(encoder: Path) -> None:

@@ -7,7 +7,7 @@ constant, so that this is the mix of both losses.
 """
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -22,10 +22,14 @@ from snapfit.core.recipe import settled
 from snapfit.data.tokenizer import TokenIds, TokenRows
 from snapfit.training.loop import Examples, Targets
 from snapfit.training.plan import Plan
-from snapfit.training.verdict import LogitsOf, Team
+from snapfit.training.verdict import Team
 
 TARGETS_FILE = "targets.npy"
 _CHUNK_ROWS = 65_536
+"""Of the texts that a team scores, whose logits are held at a time."""
+
+LogitsOfRows = Callable[[Mapping[str, Tensor], np.ndarray], np.ndarray]
+"""(weights, rows) -> logits float [rows, n_outputs] of these texts; a regression's standardised."""
 
 
 @dataclass(frozen=True)
@@ -119,13 +123,13 @@ def joined(tokens: TokenRows, more: TokenIds) -> TokenIds:
 
 
 def team_scores(
-    team: Team, logits_of: LogitsOf, label_set: LabelSet, n_rows: int, *, texts: str, root: Path | None
+    team: Team, logits_of: LogitsOfRows, label_set: LabelSet, n_rows: int, *, texts: str, root: Path | None
 ) -> np.ndarray:
     """What a team says of texts: float32 [rows, n_outputs].
 
-    logits_of: weights -> logits float [rows, n_outputs] of these texts; a regression's standardised. texts: names them.
-    root: where the scores are written, to be mapped; None holds them in memory. Those of the same team on the same
-    texts that were written before are taken. Raises WorkFailed when they cannot be written.
+    texts: names them. root: where the scores are written, to be mapped; None holds them in memory. Those of the same
+    team on the same texts that were written before are taken. Raises WorkFailed when they cannot be written, and
+    whatever `logits_of` raises.
     """
     shape = (n_rows, label_set.n_outputs)
     if root is None:
@@ -149,13 +153,11 @@ def team_scores(
     return mapped
 
 
-def _fill(scores: np.ndarray, team: Team, logits_of: LogitsOf, label_set: LabelSet) -> None:
-    parts = [logits_of(weights) for weights in team.weights]
+def _fill(scores: np.ndarray, team: Team, logits_of: LogitsOfRows, label_set: LabelSet) -> None:
     for start in range(0, len(scores), _CHUNK_ROWS):
-        rows = slice(start, start + _CHUNK_ROWS)
-        scores[rows] = combine(
-            [part[rows] for part in parts], team.temperatures, label_set.task, team.temperature, shares=team.shares
-        )
+        rows = np.arange(start, min(start + _CHUNK_ROWS, len(scores)))
+        parts = [logits_of(weights, rows) for weights in team.weights]
+        scores[rows] = combine(parts, team.temperatures, label_set.task, team.temperature, shares=team.shares)
 
 
 def _digest(team: Team, texts: str) -> str:

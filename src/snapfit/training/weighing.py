@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from torch import Tensor
@@ -22,7 +21,7 @@ from snapfit.training.plan import Plan
 from snapfit.training.prepare import Notify
 from snapfit.training.saver import Saver
 from snapfit.training.student import student_plan, team_scores
-from snapfit.training.verdict import LEAST_ROWS, Scored, Source, Verdict, best_teacher, score, settle
+from snapfit.training.verdict import LEAST_ROWS, Scored, Source, Team, Verdict, best_teacher, score, settle
 
 _KINDS = {
     "anchor": "anchor",
@@ -31,6 +30,10 @@ _KINDS = {
     "ema": "exponential average",
     "tail": "average of the tail",
 }
+
+
+MOST_ROWS = 65_536
+"""Of a validation split that are chosen by: the logits of every candidate are held."""
 
 
 @dataclass(frozen=True)
@@ -56,13 +59,14 @@ class Weighing:
     """Weighs what a finished training left. The model of the training is used for it, and holds other weights then.
 
     training: over, its whole table of word embeddings back in the model. members: its members.
-    Attributes: targets, of the validation split, a regression's in the table's units.
+    Attributes: valid, the rows to choose by; targets, of these, a regression's in the table's units.
     """
 
     def __init__(self, plan: Plan, training: Training, members: Members, *, notify: Notify, stop: Stop) -> None:
         self._plan, self._training, self._members = plan, training, members
         self._notify, self._stop = notify, stop
-        self.targets = targets_in_units(plan.examples["valid"], plan.label_set)
+        self.valid = _at_most(plan.examples["valid"], MOST_ROWS, seed=plan.recipe.data.split_seed)
+        self.targets = targets_in_units(self.valid, plan.label_set)
 
     @property
     def possible(self) -> bool:
@@ -74,7 +78,7 @@ class Weighing:
         plan = self._plan
         sources = self.sources()
         self._notify("working", text=f"weighing {len(sources)} sets of weights and what can be made of them")
-        on_valid = partial(self.logits, plan.examples["valid"])
+        on_valid = partial(self.logits, self.valid)
         scored = score(sources, on_valid, self.targets, plan.label_set, plan.recipe.train.metric)
         if plan.recipe.ensemble.student_epochs:
             student = self._student(scored, beyond)
@@ -86,7 +90,7 @@ class Weighing:
         plan = self._plan
         scored = self.scored(beyond)
         beside = [
-            (Source(name, weights), self.logits(plan.examples["valid"], weights))
+            (Source(name, weights), self.logits(self.valid, weights))
             for name, weights in dict(beyond.beside or {}).items()
         ]
         metric = plan.recipe.train.metric
@@ -124,7 +128,7 @@ class Weighing:
         train = plan.examples["train"]
         soft = self._taught(train, team=team, texts=plan.tables.identity["train"]["texts"], root=beyond.root)
         if beyond.unlabelled is not None:
-            more = Examples(beyond.unlabelled, np.zeros((len(beyond.unlabelled), 1), np.float32), train.pad_id)
+            more = Examples(beyond.unlabelled, np.arange(len(beyond.unlabelled)), train.pad_id)
             unknown = self._taught(more, team=team, texts=beyond.unlabelled_hash, root=beyond.root)
             soft = np.concatenate([soft, unknown])
         taught = student_plan(plan, soft, beyond.unlabelled)
@@ -138,9 +142,12 @@ class Weighing:
         weights = self._trained(taught, start, beyond)
         return Source("student", weights, single=False, made_of=(f"from {start.name}",))
 
-    def _taught(self, examples: Examples, *, team: Any, texts: str, root: Path | None) -> np.ndarray:
-        in_model_units = partial(self.logits, examples, in_units=False)
-        return team_scores(team, in_model_units, self._plan.label_set, len(examples.tokens), texts=texts, root=root)
+    def _taught(self, examples: Examples, *, team: Team, texts: str, root: Path | None) -> np.ndarray:
+        def of_rows(weights: Mapping[str, Tensor], rows: np.ndarray) -> np.ndarray:
+            part = Examples(examples.tokens.take(rows), rows, examples.pad_id)  # whose targets are not looked at
+            return self.logits(part, weights, in_units=False)
+
+        return team_scores(team, of_rows, self._plan.label_set, len(examples.tokens), texts=texts, root=root)
 
     def _trained(self, plan: Plan, start: Source, beyond: Beyond) -> Mapping[str, Tensor]:
         saver, resume = None, None
@@ -169,3 +176,11 @@ class Weighing:
             return 0.0
         most = len(layers) - (3 if model.pooling.startswith("last4") else 0)  # see ensemble.shared_layers
         return max(min(frozen, most), 0) / len(layers)
+
+
+def _at_most(examples: Examples, most: int, *, seed: int) -> Examples:
+    """The rows, or of more of them a sample, in their order."""
+    if len(examples.tokens) <= most:
+        return examples
+    rows = np.sort(np.random.default_rng(seed).choice(len(examples.tokens), most, replace=False))
+    return Examples(examples.tokens.take(rows), examples.targets[rows], examples.pad_id)
