@@ -22,6 +22,8 @@ def test_the_table_marks_what_ships(run: Run, workplace: Path, tmp_path: Path) -
     assert sum(line.split()[0] == "*" for line in lines if line.split()) >= 1
     assert "to expect on new texts" in again.out
     assert "\r" not in again.out
+    shown = run("inspect", tmp_path / "run")
+    assert [line for line in again.out.splitlines() if "ships: " in line][0].strip() in shown.out
     quiet = run("ensemble", tmp_path / "run", "--quiet")
     assert "ships: " in quiet.out
     as_json = run("ensemble", tmp_path / "run", "--json", "--quiet")

@@ -1,5 +1,6 @@
 """Means of scores, the greedy selection and the rule that chooses: closed forms, what always holds, every branch."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -204,6 +205,17 @@ def test_where_nothing_is_as_good_the_best_single_model_ships() -> None:
     name, rule = chosen_of([wrong, right], targets)
     assert name == "right"
     assert rule.startswith("no other candidate")
+
+
+def test_snapshots_among_others_have_a_mean_of_their_own() -> None:
+    models, targets = problem("single")
+    some = [replace(one, snapshot=i in (1, 3)) for i, one in enumerate(models)]
+    made = {one.name: one for one in make_candidates(some, targets, "single", "accuracy")}
+    assert (made["mean of snapshots"].picks, made["mean of snapshots"].cost) == ((1, 3), 2)
+    every = [replace(one, snapshot=True) for one in models]
+    assert "mean of snapshots" not in {one.name for one in make_candidates(every, targets, "single", "accuracy")}
+    one = [replace(one, snapshot=i == 2) for i, one in enumerate(models)]
+    assert "mean of snapshots" not in {one.name for one in make_candidates(one, targets, "single", "accuracy")}
 
 
 def test_equal_models_cost_no_more_than_one() -> None:

@@ -18,6 +18,7 @@ from snapfit.core.errors import BadInput, Interrupted
 from snapfit.core.files import read_json
 from snapfit.runtime.bundle import Bundle
 from snapfit.ship.ensembling import CONTROL
+from snapfit.ship.inspecting import describe_run
 from snapfit.training.journal import read_journal
 
 ROUNDS = {"ensemble__members": 5, "ensemble__rounds": 2, "train__epochs": 3, "train__patience": None}
@@ -54,6 +55,15 @@ def test_a_run_with_members_ends_with_a_verdict(finished: Path) -> None:
     assert (info.members is not None) == (len(verdict["shares"]) > 1)
     assert [event["kind"] for event in read_journal(finished / "journal.jsonl")].count("verdict") == 1
     assert snapfit.load(finished / "bundle").replay_probes() < 1e-5
+
+
+def test_inspecting_a_run_tells_its_verdict_or_that_it_cannot(run: Path) -> None:
+    assert describe_run(run)["verdict"] == read_json(run / "verdict.json")
+    (run / "verdict.json").write_text('{"rows": []}')
+    with pytest.raises(BadInput, match="holds no table"):
+        describe_run(run)
+    (run / "verdict.json").unlink()
+    assert describe_run(run)["verdict"] is None
 
 
 def test_weighing_again_comes_to_the_same(run: Path, finished: Path) -> None:

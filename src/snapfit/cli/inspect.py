@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from snapfit.cli.console import Console, calm_libraries, write_json_line
-from snapfit.cli.lines import aligned, byte_size, metrics_lines
+from snapfit.cli.lines import aligned, byte_size, metrics_lines, verdict_lines
 
 _MOST_LABELS = 20
 
@@ -51,6 +51,8 @@ def _show_run(console: Console, result: Mapping[str, Any]) -> None:
     ]
     console.result("saved", aligned(rows, right=[1, 2]) if rows else "none")
     console.result("resume", result["resume"]["text"])
+    if result["verdict"] is not None:
+        console.result("verdict", verdict_lines(result["verdict"]))
     if result["bundle"] is None:
         console.result("bundle", "none yet")
     else:

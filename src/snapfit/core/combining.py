@@ -5,7 +5,7 @@ whether a model is a member of a run, an average of weights or a student of them
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -29,12 +29,14 @@ class Model:
 
     name: for people. logits: float [rows, n_outputs] of the held-out rows; a regression's in the table's units.
     bytes: of its weights. single: whether it is one the training itself came to, rather than made from such.
+    snapshot: whether it is that of a cycle's end.
     """
 
     name: str
     logits: np.ndarray
     bytes: int
     single: bool = True
+    snapshot: bool = False
 
 
 @dataclass(frozen=True)
@@ -173,7 +175,8 @@ def best_of(found: Sequence[Quality], metric: str) -> int:
 def make_candidates(
     models: Sequence[Model], targets: np.ndarray, task: Task, metric: str, *, trunk: float = 0.0, shared_bytes: int = 0
 ) -> list[Candidate]:
-    """Every model by itself, the mean of all single ones, and the greedy selection among those.
+    """Every model by itself, the mean of all single ones, that of the snapshots where they are some of these (as
+    snapshot ensembles were published, Huang et al. 2017), and the greedy selection among the single ones.
 
     Few on purpose: the more there are to choose from, the more the choice is one of luck.
     trunk: the share of a forward pass that several models make only once. shared_bytes: of the weights all have alike.
@@ -187,8 +190,10 @@ def make_candidates(
     if len(singles) > 1:
         scores = [logits_to_scores(models[i].logits, task, heat[i]) for i in singles]
         picks = [singles[i] for i in greedy_picks(scores, targets, task, metric)]
-        for name, members in (("mean of all", singles), ("greedy selection", sorted(picks))):
-            if len(set(members)) > 1 and (name == "mean of all" or sorted(picks) != singles):
+        snapshots = [i for i in singles if models[i].snapshot]
+        means = {"mean of all": singles, "mean of snapshots": snapshots, "greedy selection": sorted(picks)}
+        for name, members in means.items():
+            if len(set(members)) > 1 and (name == "mean of all" or members != singles):
                 made.append(_mean(name, members, models, heat, targets, task, trunk=trunk, shared_bytes=shared_bytes))
     return made
 
@@ -247,7 +252,7 @@ def cross_fitted(
     shape = (len(targets), models[0].logits.shape[1])
     chosen, single = np.empty(shape), np.empty(shape)
     for fit, held in (halves, halves[::-1]):
-        half = [Model(one.name, one.logits[fit], one.bytes, one.single) for one in models]
+        half = [replace(one, logits=one.logits[fit]) for one in models]
         made = make_candidates(half, targets[fit], task, metric)
         choice = choose(made, half, targets[fit], task, metric)
         chosen[held] = scores_of(made[choice.chosen], models, task, held)

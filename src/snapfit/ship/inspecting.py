@@ -41,7 +41,8 @@ def describe_run(folder: Path) -> dict[str, Any]:
     """A run folder in plain values: its checkpoints, each verified, what resuming would do, and its bundle.
 
     Keys: kind, path, complete, steps (None: unknown), tables, checkpoints [{folder, step, bytes, saved_at, valid, why}]
-    newest first, resume {does, from_step, checkpoint, text}, bundle (None, or what `describe_bundle` gives).
+    newest first, resume {does, from_step, checkpoint, text}, verdict (None, or what verdict.json holds), bundle (None,
+    or what `describe_bundle` gives).
     Raises BadInput when request.json or the bundle is damaged.
     """
     from snapfit.ship.run_folder import RunFolder
@@ -74,6 +75,7 @@ def describe_run(folder: Path) -> dict[str, Any]:
         "tables": request.tables,
         "checkpoints": checkpoints,
         "resume": _what_resume_does(folder, complete, checkpoints),
+        "verdict": run.verdict(),
         "bundle": describe_bundle(run.bundle) if (run.bundle / INFO_FILE).exists() else None,
     }
 

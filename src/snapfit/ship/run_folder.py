@@ -26,6 +26,7 @@ from snapfit.training.journal import read_journal
 from snapfit.training.prepare import Tables, identity_hash
 
 KIND, FORMAT = "snapfit run", 1
+_OF_A_VERDICT = {"rows", "chosen", "best_single", "rule", "expected", "expected_single", "notes", "metric", "error"}
 TABLES = ("train", "valid", "test")
 
 
@@ -154,6 +155,16 @@ class RunFolder:
     def write_verdict(self, values: Mapping[str, Any]) -> None:
         """Keep the table of all candidates."""
         write_json_atomic(self.path / "verdict.json", dict(values))
+
+    def verdict(self) -> dict[str, Any] | None:
+        """The table of all candidates; None where there is none. Raises BadInput when it cannot be read."""
+        path = self.path / "verdict.json"
+        if not path.exists():
+            return None
+        values = read_json(path)
+        if not isinstance(values, dict) or not values.keys() >= _OF_A_VERDICT:
+            raise BadInput(f"{path} holds no table", "what a run writes", "remove it, or restore the file")
+        return values
 
     def result(self) -> dict[str, Any] | None:
         """What the complete run came to; None while it is not complete, or when its bundle is damaged."""

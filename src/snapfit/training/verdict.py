@@ -41,12 +41,13 @@ class Source:
     """Weights that may be part of the answer.
 
     name: for people. single: whether the training itself came to them, rather than making them of such.
-    made_of: what they were made of, in words.
+    snapshot: whether they are those of a cycle's end. made_of: what they were made of, in words.
     """
 
     name: str
     weights: Mapping[str, Tensor]
     single: bool = True
+    snapshot: bool = False
     made_of: tuple[str, ...] = ()
 
 
@@ -106,7 +107,7 @@ class Scored:
 
     def joined_by(self, source: Source, logits: np.ndarray) -> "Scored":
         """With one more model."""
-        model = Model(source.name, logits, _bytes(source.weights), source.single)
+        model = Model(source.name, logits, _bytes(source.weights), source.single, source.snapshot)
         return replace(self, sources=(*self.sources, source), models=(*self.models, model))
 
     def team(self, candidate: Candidate) -> Team:

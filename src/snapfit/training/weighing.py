@@ -98,11 +98,13 @@ class Weighing:
 
     def sources(self) -> list[Source]:
         """The best weights, members and averages."""
-        best = self._training.progress.best
-        sources = [Source(f"best evaluation, step {best.step:,}", best.weights)]
-        for member in self._members.all:
+        best, members = self._training.progress.best, self._members
+        snapshots = {member.step for member in members.all if member.why != "best"}
+        sources = [Source(f"best evaluation, step {best.step:,}", best.weights, snapshot=best.step in snapshots)]
+        for member in members.all:
             if member.step != best.step:
-                sources.append(Source(f"{_KINDS[member.why]}, step {member.step:,}", self._members.weights(member)))
+                name = f"{_KINDS[member.why]}, step {member.step:,}"
+                sources.append(Source(name, members.weights(member), snapshot=member.step in snapshots))
         for name, weights in self._training.progress.trajectory.averages().items():
             sources.append(Source(_KINDS[name], weights, single=False))
         return sources
