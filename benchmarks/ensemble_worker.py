@@ -9,6 +9,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,7 @@ def in_a_process(asked: Mapping[str, Any], work: Path) -> Record:
 
 def train(asked: Mapping[str, Any]) -> Record:
     """Train as asked and measure every candidate on both splits."""
-    from snapfit.core.combining import Model, choose, make_candidates
+    from snapfit.core.combining import choose, make_candidates
     from snapfit.core.interrupts import Stop
     from snapfit.core.recipe import Recipe
     from snapfit.training.assemble import torch_as_wanted
@@ -68,7 +69,7 @@ def train(asked: Mapping[str, Any]) -> Record:
     task = plan.label_set.task
     candidates = make_candidates(scored.models, weighing.targets, task, metric)
     choice = choose(candidates, scored.models, weighing.targets, task, metric)
-    tests = [Model(one.name, logits, one.bytes, one.single) for one, logits in zip(scored.models, on_test, strict=True)]
+    tests = [replace(one, logits=logits) for one, logits in zip(scored.models, on_test, strict=True)]
     targets = {"valid": weighing.targets, "test": targets_in_units(plan.examples["test"], plan.label_set)}
     models = {"valid": scored.models, "test": tests}
     if asked.get("keep"):

@@ -28,9 +28,15 @@ def machine() -> dict[str, Any]:
     fields = dict(line.split(":", 1) for line in text.split("\n\n")[0].splitlines() if ":" in line)
     fields = {key.strip(): value.strip() for key, value in fields.items()}
     info["processor"] = fields.get("model name", "unknown")
+    info["family"] = fields.get("cpu family", "unknown")  # virtual machines tell no more of a name than the maker's
     flags = fields.get("flags", "").split()
     info["features"] = [f for f in ("avx2", "avx512f", "avx512_bf16", "amx_bf16", "amx_int8") if f in flags]
     return info
+
+
+def processor_of(machine: Mapping[str, Any]) -> str:
+    """What a machine's processor is called; those of one maker are told apart by their family."""
+    return f"{machine.get('processor')} family {machine.get('family', 'unknown')}"
 
 
 def peak_rss_mib() -> int:

@@ -7,7 +7,8 @@
 A round runs each system of a case once. Real tokens a second are compared, padding not counted, after the first ten
 steps. A product is timed before and after each round: one in which it drifts by more than DRIFT is done again.
 Trainer runs by the script --peer, in both of its settings; the plain loop is plain_torch.py, in float32. After the
-steps that are timed, snapfit's are looked at by part: see step_parts.py.
+steps that are timed, snapfit's are looked at by part: see step_parts.py. Ratios are those of a processor: rounds on
+another one are counted, shown and held against the floors by themselves.
 """
 
 import json
@@ -22,7 +23,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from harness import ROOT, Results, base_parser, check_floors, last_json, machine, table
+from harness import ROOT, Results, base_parser, check_floors, last_json, machine, processor_of, table
 
 DRIFT = 0.05
 TRIES = 3
@@ -226,12 +227,18 @@ def parts_table(by_case: dict[str, dict[str, float]]) -> str:
     return table(["ms a step", *looked_at], [*lines, whole]) if looked_at else ""
 
 
-def summary(results: Results) -> dict[str, dict[str, float]]:
-    """Figures by case, of what was run."""
-    by_case: dict[str, list[Run]] = {}
+def summary(results: Results) -> dict[str, dict[str, dict[str, float]]]:
+    """Figures by processor and case, of what was run; the processor with the most rounds comes first."""
+    found: dict[str, dict[str, list[Run]]] = {}
     for key, run in results.runs.items():
-        by_case.setdefault(key.rsplit("/", 1)[0], []).append(run)
-    return {name: figures(by_case[name]) for name in CASES if name in by_case}
+        found.setdefault(processor_of(run["machine"]), {}).setdefault(key.split("/", 1)[0], []).append(run)
+    most = sorted(found, key=lambda name: -sum(map(len, found[name].values())))
+    return {name: {case: figures(found[name][case]) for case in CASES if case in found[name]} for name in most}
+
+
+def measured(by_case: dict[str, dict[str, float]]) -> dict[str, float]:
+    """Figures of one processor under the names that floors.toml has."""
+    return {f"{name} {what}": value for name, found in by_case.items() for what, value in found.items()}
 
 
 def main() -> None:
@@ -246,18 +253,18 @@ def main() -> None:
     for needed in (arguments.data, arguments.peer):
         if not needed.exists():
             sys.exit(f"{needed} is absent; --data and --peer name other places")
-    results = Results(arguments.json)
+    results, here = Results(arguments.json), processor_of(machine())
     names = arguments.only or (["minilm-banking77"] if arguments.quick else list(CASES))
     with tempfile.TemporaryDirectory(prefix="snapfit-speed-") as folder:
         for number in range(2 if arguments.quick else arguments.rounds):
             for name in names:
-                key = f"{name}/{number}"
+                key = f"{name}/{here}/{number}"
                 if key not in results.runs:
                     encoder = encoder_of(CASES[name].shape, Path(folder))
                     results.add(key, a_round(CASES[name], arguments.data, encoder, arguments.peer))
                     shown = {k: round(v, 3) for k, v in figures([results.runs[key]]).items() if PART not in k}
                     print(f"{key}: {shown}", flush=True)
-    by_case = summary(results)
+    by_case = summary(results).get(here, {})
     print(f"\nmachine: {machine()}\n")
     print(table(HEADER, rows(by_case)))
     print(f"\n{parts_table(by_case)}\n")
@@ -265,8 +272,7 @@ def main() -> None:
         if "busy_over_quiet" in found:
             print(f"{name}: a step beside a foreign busy process takes {found['busy_over_quiet']:.2f}x as long")
     if arguments.check:
-        measured = {f"{name} {what}": value for name, found in by_case.items() for what, value in found.items()}
-        missed = check_floors("speed", measured)
+        missed = check_floors("speed", measured(by_case))
         print("\n".join(missed) or "every floor holds")
         sys.exit(1 if missed else 0)
 

@@ -15,7 +15,7 @@ import regimes
 import speed
 import time_to_accuracy
 from accuracy import CASES, HF_DEFAULT, HF_TUNED, summarise
-from harness import ROOT, Results, check_floors, table
+from harness import ROOT, Results, check_floors, processor_of, table
 
 FOLDER = ROOT / "benchmarks/results"
 STORED = FOLDER / "accuracy.json"
@@ -173,21 +173,14 @@ starter encoder; seconds of the whole command, from its start to its end.
 
 def performance_page(stored: Results) -> str:
     """docs/performance.md."""
-    by_case = speed.summary(stored)
-    lines = [PERFORMANCE, table(speed.HEADER, speed.rows(by_case)), ""]
-    for name, found in by_case.items():
-        lines.append(f"- {name}: rounds {found['rounds']}, {found['tokens_per_step']:,.0f} real tokens a step")
-        if "busy_over_quiet" in found:
-            lines[-1] += f"; beside a foreign busy process a step takes {found['busy_over_quiet']:.2f} times as long"
-        if "vs_tuned" in found and "seconds of products" in found:
-            alone = found["tokens_per_step"] / found["seconds of products"] / found["tuned_tokens_per_s"]
-            lines[-1] += f"; were a step its products alone, it would be {alone:.2f} times as fast as Trainer tuned"
-    if parts := speed.parts_table(by_case):
-        lines += ["", PARTS, parts]
-    measured = {f"{name} {what}": value for name, found in by_case.items() for what, value in found.items()}
-    if missed := check_floors("speed", measured):
-        lines += ["", "Floors that are missed, set for a processor with AMX (`benchmarks/floors.toml`):", ""]
-        lines += [f"- {sentence}" for sentence in missed]
+    lines = [PERFORMANCE]
+    by_processor = speed.summary(stored)
+    for processor, by_case in by_processor.items():
+        lines += [f"## On {processor}", "", *speed_part(by_case), ""]
+    lines += [PARTS]
+    for processor, by_case in by_processor.items():
+        if parts := speed.parts_table(by_case):
+            lines += [f"On {processor}:", "", parts, ""]
     pages = [("parity", parity, PARITY), ("time_to_accuracy", time_to_accuracy, TIME)]
     machines = [run["machine"] for run in stored.runs.values()]
     for name, benchmark, about in pages:
@@ -199,9 +192,26 @@ def performance_page(stored: Results) -> str:
     return "\n".join([*lines, "", *(f"Machine: {name}." for name in dict.fromkeys(map(describe, machines))), ""])
 
 
+def speed_part(by_case: dict[str, dict[str, float]]) -> list[str]:
+    """What was measured on one processor."""
+    lines = [table(speed.HEADER, speed.rows(by_case)), ""]
+    for name, found in by_case.items():
+        lines.append(f"- {name}: rounds {found['rounds']}, {found['tokens_per_step']:,.0f} real tokens a step")
+        if "busy_over_quiet" in found:
+            lines[-1] += f"; beside a foreign busy process a step takes {found['busy_over_quiet']:.2f} times as long"
+        if "vs_tuned" in found and "seconds of products" in found:
+            alone = found["tokens_per_step"] / found["seconds of products"] / found["tuned_tokens_per_s"]
+            lines[-1] += f"; were a step its products alone, it would be {alone:.2f} times as fast as Trainer tuned"
+    if missed := check_floors("speed", speed.measured(by_case)):
+        lines += ["", "Floors that are missed, set for a processor with AMX (`benchmarks/floors.toml`):", ""]
+        lines += [f"- {sentence}" for sentence in missed]
+    return lines
+
+
 def describe(machine: dict[str, Any]) -> str:
     """A machine in a line."""
-    return f"{machine.get('processor')}, {machine.get('cores')} cores, {', '.join(machine.get('features', []))}"
+    name = processor_of(machine) if "family" in machine else machine.get("processor")
+    return f"{name}, {machine.get('cores')} cores, {', '.join(machine.get('features', []))}"
 
 
 def readme_table(results: Results) -> str:
@@ -219,15 +229,15 @@ def readme_table(results: Results) -> str:
 
 
 def speed_table(stored: Results) -> str:
-    """A short table: rates and ratios."""
-    by_case = speed.summary(stored)
+    """A short table: rates and ratios, on each processor."""
     rows = []
-    for name, title in SHOWN.items():
-        if name in by_case:
-            found = by_case[name]
-            ratios = [f"{found[key]:.1f}x" if key in found else "" for key in ("vs_default", "vs_tuned")]
-            rows.append([title, f"{found['tokens_per_s']:,.0f}", *ratios])
-    return table(["encoder, data", "tokens/s", "over Trainer", "over Trainer, tuned"], rows)
+    for processor, by_case in speed.summary(stored).items():
+        for name, title in SHOWN.items():
+            if name in by_case:
+                found = by_case[name]
+                ratios = [f"{found[key]:.1f}x" if key in found else "" for key in ("vs_default", "vs_tuned")]
+                rows.append([processor, title, f"{found['tokens_per_s']:,.0f}", *ratios])
+    return table(["processor", "encoder, data", "tokens/s", "over Trainer", "over Trainer, tuned"], rows)
 
 
 def put(name: str, content: str) -> None:

@@ -172,6 +172,17 @@ def test_bundles_of_several_models_answer_as_the_verdict_measured(scene: Scene, 
         assert predictor.replay_probes() < 1e-4
 
 
+def test_tables_that_were_no_files_are_given_again(scene: Scene, tmp_path: Path) -> None:
+    settings = scene.settings | {"encoder": str(scene.folder / "encoder")}
+    rows, held = toys.single_rows(60, seed=1), toys.single_rows(30, seed=2)
+    done = snapfit.train(rows, valid=held, out=tmp_path / "run", **settings)
+    with pytest.raises(BadInput, match="was not a file"):
+        snapfit.ensemble(done.run)
+    with pytest.raises(BadInput, match="train table"):
+        snapfit.ensemble(done.run, table=toys.single_rows(60, seed=3), valid=held)
+    assert snapfit.ensemble(done.run, table=rows, valid=held, with_control=True).verdict is not None
+
+
 # ---------------------------------------------------------------- what cannot be weighed
 
 

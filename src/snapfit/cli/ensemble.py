@@ -12,6 +12,11 @@ from snapfit.cli.lines import metrics_lines, verdict_lines
 
 def ensemble(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a finished run that kept members.")],
+    table: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="The run's training table, where it is elsewhere now.")
+    ] = None,
+    valid: Annotated[Path | None, typer.Option(metavar="FILE", help="Its validation table, likewise.")] = None,
+    test: Annotated[Path | None, typer.Option(metavar="FILE", help="Its test table, likewise.")] = None,
     student: Annotated[
         bool, typer.Option("--student", help="Train one model on what the members know together.")
     ] = False,
@@ -37,7 +42,14 @@ def ensemble(
 
     with Console(sys.stderr if as_json else sys.stdout, quiet=quiet) as console:
         result = snapfit.ensemble(
-            run, student=student, unlabelled=unlabelled, with_control=with_control, listener=console
+            run,
+            table=table,
+            valid=valid,
+            test=test,
+            student=student,
+            unlabelled=unlabelled,
+            with_control=with_control,
+            listener=console,
         )
         if quiet and not as_json and result.verdict is not None:
             console.result("verdict", verdict_lines(result.verdict))

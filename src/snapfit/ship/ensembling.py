@@ -46,6 +46,9 @@ _BACKWARD = 2.0
 def ensemble(
     run: str | Path,
     *,
+    table: Any = None,
+    valid: Any = None,
+    test: Any = None,
     student: bool = False,
     unlabelled: Any = None,
     with_control: bool = False,
@@ -53,7 +56,8 @@ def ensemble(
 ) -> TrainResult:
     """Weigh what a finished run left, and let its bundle hold what is chosen.
 
-    run: its folder; it must have kept members (`ensemble.members`). student: train one model on what they know
+    run: its folder; it must have kept members (`ensemble.members`) or averages. table, valid, test: the run's tables,
+    where they were no files or are elsewhere now; others are refused. student: train one model on what they know
     together; one that was trained before is taken, or gone on with. unlabelled: a table of more texts for it, with the
     text columns of the training table; implies `student`. with_control: train a single run of equal compute beside
     it, in RUN/control, to be shown in the table; it is never chosen.
@@ -66,22 +70,22 @@ def ensemble(
     with StopRequest() as stop:
         try:
             folder, recipe, checkpoint = _finished(Path(run))
+            sources = tables_again(folder, {"train": table, "valid": valid, "test": test})
             if student and not recipe.ensemble.student_epochs:
                 recipe = recipe.with_values({"ensemble.student_epochs": STUDENT_EPOCHS})
-            beside = {}
-            if with_control:
-                beside[CONTROL] = _control(folder, recipe, checkpoint, listener=listener)
             with old_run(folder.path), ExitStack() as stack:
-                sources = tables_again(folder, dict.fromkeys(TABLES))
-                train_table, valid, test = (sources[split] for split in TABLES)
-                tables = read_tables(train_table, valid, test, recipe.data, told=teller(listener))
+                train_table, valid_table, test_table = (sources[split] for split in TABLES)
+                tables = read_tables(train_table, valid_table, test_table, recipe.data, told=teller(listener))
                 journal = stack.enter_context(Journal(folder.journal))
                 notify = notifier(journal, listener, folder)
                 announce(notify, tables, folder.path)
                 plan = make_plan(tables, recipe, notify=notify, reasons=folder.reasons(), told=teller(listener))
                 changes = differences(checkpoint.identity, plan.identity())
                 check_unchanged([one for one in changes if one.weight == "forbidden"], accept=False, where=str(run))
-                beyond = _beyond(plan, unlabelled, beside)
+                beyond = _beyond(plan, unlabelled)
+                if with_control:
+                    control = _control(folder, recipe, checkpoint, sources, listener)
+                    beyond = replace(beyond, beside={CONTROL: control})
                 result = carry_out(folder, plan, journal, notify, stop, checkpoint, listener=listener, beyond=beyond)
         except (KeyboardInterrupt, Interrupted) as error:
             text = str(error) or f"interrupted; the bundle of {run} is as it was"
@@ -112,7 +116,11 @@ def _finished(path: Path) -> tuple[RunFolder, Recipe, Checkpoint]:
 
 
 def _control(
-    folder: RunFolder, recipe: Recipe, checkpoint: Checkpoint, *, listener: Listener | None
+    folder: RunFolder,
+    recipe: Recipe,
+    checkpoint: Checkpoint,
+    sources: Mapping[str, Any],
+    listener: Listener | None,
 ) -> Mapping[str, Tensor]:
     """The weights of a single run that took as much compute, trained now or before."""
     alone = {
@@ -124,11 +132,11 @@ def _control(
         "train.epochs": settled(recipe.train.epochs) + _extra_epochs(recipe, checkpoint),
     }
     values = recipe.with_values(alone)
+    tables = {"table": sources["train"], "valid": sources["valid"], "recipe": values, "listener": listener}
     if RunFolder(folder.control).is_run:
-        train(resume=folder.control, recipe=values, accept_changes=True, listener=listener)
+        train(**tables, resume=folder.control, accept_changes=True)
     else:
-        sources = tables_again(folder, dict.fromkeys(TABLES))
-        train(sources["train"], valid=sources["valid"], out=folder.control, recipe=values, listener=listener)
+        train(**tables, out=folder.control)
     bundle = Bundle.open(folder.control / "bundle")
     model = load_classifier(bundle)
     label_set: LabelSet = bundle.label_set
@@ -146,9 +154,9 @@ def _extra_epochs(recipe: Recipe, checkpoint: Checkpoint) -> float:
     return recipe.ensemble.student_epochs + teachers / (1.0 + _BACKWARD)
 
 
-def _beyond(plan: Plan, unlabelled: Any, beside: Mapping[str, Mapping[str, Tensor]]) -> Beyond:
+def _beyond(plan: Plan, unlabelled: Any) -> Beyond:
     if unlabelled is None:
-        return Beyond(beside=beside)
+        return Beyond()
     columns, data = plan.tables.columns, plan.recipe.data
     records = read_records(
         unlabelled,
@@ -162,4 +170,4 @@ def _beyond(plan: Plan, unlabelled: Any, beside: Mapping[str, Mapping[str, Tenso
     tokens = cached_token_ids(
         plan.tokenizer, records.texts, records.pairs, cache_dir=default_cache_dir(), content_hash=name
     )
-    return Beyond(unlabelled=tokens, unlabelled_hash=name, beside=beside)
+    return Beyond(unlabelled=tokens, unlabelled_hash=name)
