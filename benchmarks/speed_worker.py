@@ -22,6 +22,7 @@ import torch  # noqa: E402
 from harness import peak_rss_mib  # noqa: E402
 from snapfit.core.interrupts import Stop  # noqa: E402
 from snapfit.core.recipe import Recipe  # noqa: E402
+from snapfit.nn.packing import ROUNDED  # noqa: E402
 from snapfit.training import loop  # noqa: E402
 from snapfit.training.assemble import layer_parameters  # noqa: E402
 from snapfit.training.driver import Training  # noqa: E402
@@ -39,8 +40,12 @@ def calibrate() -> float:
 
 
 def products_seconds(model: Any, tokens: int, dtype: torch.dtype) -> float:
-    """Seconds that a step's products take alone, forwards and both gradients, for this many tokens."""
+    """Seconds that a step's products take alone, forwards and both gradients, for this many tokens.
+
+    Of the shapes that the step has: under bf16 packing rounds the number of tokens up.
+    """
     seconds = 0.0
+    tokens += -tokens % ROUNDED if dtype == torch.bfloat16 else 0
     shapes: dict[tuple[int, int], int] = {}
     for module in model.encoder.modules():
         if isinstance(module, torch.nn.Linear):

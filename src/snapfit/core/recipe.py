@@ -18,6 +18,7 @@ from snapfit.core.errors import BadInput, WorkFailed
 from snapfit.core.recipe_sections import (
     FULL,
     KEYS,
+    MOST_MEMBERS,
     Auto,
     CheckpointSection,
     DataSection,
@@ -123,7 +124,7 @@ class Recipe(BaseModel):
             raise BadInput(
                 f"ensemble.rounds is {self.ensemble.rounds}, ensemble.members is 0",
                 "members to keep from the rounds",
-                f"--set ensemble.members={self.ensemble.rounds + 3}, or --set ensemble.rounds=0",
+                f"--set ensemble.members={min(self.ensemble.rounds + 3, MOST_MEMBERS)}, or --set ensemble.rounds=0",
             )
         if self.schedule.cycles > 1:
             raise BadInput(

@@ -226,12 +226,16 @@ class RegulariseSection(Section):
     dropout_samples: AtLeastOne = 1  # how often the dropout before the output layer is drawn
 
 
+MOST_MEMBERS = 6
+"""Beyond a few, members add cost and luck, and little else (Huang et al. 2017; Wang et al. 2022)."""
+
+
 class EnsembleSection(Section):
     """Members for an ensemble or a soup from one run; see `snapfit.training.cycles` and `trajectory`."""
 
     section: ClassVar[str] = "ensemble"
 
-    members: Count = 0  # at most so many weights are kept beside the best; 0: none
+    members: Annotated[int, Field(ge=0, le=MOST_MEMBERS)] = 0  # at most so many weights are kept beside the best
     rounds: Count = 0  # short cycles after the run proper, whose steps are taken from its end
     restart: Literal["anchor", "last"] = "anchor"  # where each of them begins: there (a star), or where the last ended
     anchor_share: Annotated[float, Field(gt=0, lt=1)] = 0.6  # of all steps, before the first of them
