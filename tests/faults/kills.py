@@ -35,14 +35,16 @@ class Kills:
     seed: int
 
 
-def run_kills(folder: Path, *, trials: int, seed: int, after_kill: Callable[[Path], None] | None = None) -> Kills:
+def run_kills(
+    folder: Path, *, trials: int, seed: int, after_kill: Callable[[Path], None] | None = None, **settings: Any
+) -> Kills:
     """Kill one to three processes of a training, resume it to its end, and compare; as often as asked.
 
     folder: an empty one. after_kill: done to the run between a kill and the next process; a negative control breaks
-    the run there. A trial depends on `seed` and its number alone.
+    the run there. settings: of the training, beyond the scene's. A trial depends on `seed` and its number alone.
     """
     began = time.monotonic()
-    scene = make_scene(folder / "stage")
+    scene = make_scene(folder / "stage", **settings)
     scene.train(folder / "reference")
     reference = fingerprint(folder / "reference")
     durations = {every: _duration(scene, folder / f"timed-{every}", every) for every in set(EVERY_STEPS)}

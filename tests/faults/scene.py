@@ -79,6 +79,7 @@ def fingerprint(run: Path) -> dict[str, Any]:
         "losses": [(e["number"], e["loss"], e["lr_multiplier"]) for e in events if e["kind"] == "step"],
         "evaluations": [(e["step"], e["metrics"], e["best"]) for e in events if e["kind"] == "evaluation"],
         "final": [(e["split"], e["metrics"]) for e in events if e["kind"] == "final"],
+        "verdicts": [(e["rows"], e["chosen"], e["temperatures"]) for e in events if e["kind"] == "verdict"],
         "scores": predictor.predict_proba(texts).tolist(),
     }
 

@@ -19,6 +19,15 @@ def test_a_killed_training_comes_to_the_same_state(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_a_killed_training_comes_to_the_same_verdict(tmp_path: Path) -> None:
+    """Members, rounds, averages and a student: kills also strike while members are written and in the weighing."""
+    wanted = {"ensemble__members": 4, "ensemble__rounds": 2, "ensemble__ema_share": 0.2, "ensemble__student_epochs": 1}
+    result = run_kills(tmp_path, trials=8, seed=4, train__patience=None, **wanted)
+    assert result.bad == []
+    assert result.kills >= 8
+
+
+@pytest.mark.slow
 def test_a_broken_resume_is_noticed(tmp_path: Path) -> None:
     """The negative control: state.json tells another epoch, and its manifest agrees."""
     result = run_kills(tmp_path, trials=3, seed=2, after_kill=break_position)

@@ -121,7 +121,7 @@ def _finish(
     model = training.assembly.model
     progress.best.put_into(model)
     if verdict is not None:
-        notify("verdict", **verdict.to_dict())
+        notify("verdict", step=progress.step, **verdict.to_dict())
         model.load_state_dict(dict(verdict.team.weights[0]))
     metrics = _final_metrics(plan, training, verdict, notify)
     training.assembly.release()

@@ -23,10 +23,10 @@ Event = dict[str, Any]
 
 _OF_A_STEP = (
     *("evaluation", "checkpoint", "checkpoint_failed", "fault", "memory", "collapsed", "early_stop", "final"),
-    *("member", "left_basin", "round"),
+    *("member", "left_basin", "round", "student", "verdict"),
 )
 """Kinds of events, beside "step", that tell of the step in their field `step`."""
-_OF_THE_END = ("early_stop", "final")
+_OF_THE_END = ("early_stop", "final", "student", "verdict")
 """Those among them that whoever goes on from that very step tells once more."""
 
 

@@ -136,6 +136,7 @@ class Weighing:
         taught = student_plan(plan, soft, beyond.unlabelled)
         self._notify(
             "student",
+            step=self._training.progress.step,
             steps=taught.total_steps,
             rows=len(taught.examples["train"].tokens),
             start=start.name,
