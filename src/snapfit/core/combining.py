@@ -137,6 +137,11 @@ def row_errors(scores: np.ndarray, targets: np.ndarray, task: Task) -> np.ndarra
     return np.asarray(-np.log(np.maximum(likely, LEAST_SCORE)).mean(axis=1))
 
 
+def error_name(task: Task) -> str:
+    """What `Quality.error` is of a task."""
+    return "squared error" if task == "regression" else "nll"
+
+
 def measure(scores: np.ndarray, targets: np.ndarray, task: Task, metric: str) -> Quality:
     """The quality of scores float [n, k]. metric: one of the task's. Raises BadInput as `compute_metrics` does."""
     metrics = compute_metrics(task, scores, targets)
@@ -218,8 +223,9 @@ def choose(
     best = alone[best_of([found[i] for i in alone], metric)]
     in_question = [i for i, one in enumerate(found) if not _worse(one, found[best], metric)]
     others = [i for i in in_question if i != best]
+    error = error_name(task)
     if not others:
-        return Choice(best, best, f"no other candidate is as good as the best single one in both {metric} and error")
+        return Choice(best, best, f"no other candidate is as good as the best single one in both {metric} and {error}")
     least = min(in_question, key=lambda i: found[i].error)
     errors = row_errors(scores[least], targets, task)
     near = []
@@ -230,9 +236,9 @@ def choose(
             near.append(i)
     chosen = min(near, key=lambda i: (candidates[i].cost, candidates[i].bytes, found[i].error))
     if chosen == least:
-        rule = f"the least error of those that are not worse than the best single one in {metric} or error"
+        rule = f"the least {error} of those that are not worse than the best single one in {metric} or {error}"
     else:
-        rule = f"the cheapest of those near the least error, which is that of {candidates[least].name}"
+        rule = f"the cheapest of those near the least {error}, which is that of {candidates[least].name}"
     return Choice(chosen, best, rule)
 
 

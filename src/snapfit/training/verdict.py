@@ -20,6 +20,7 @@ from snapfit.core.combining import (
     Quality,
     choose,
     cross_fitted,
+    error_name,
     make_candidates,
     measure,
     merge_picks,
@@ -228,7 +229,7 @@ def settle(
     expected, expected_single = cross_fitted(models, targets, task, metric)
     return Verdict(
         metric=metric,
-        error="squared error" if task == "regression" else "nll",
+        error=error_name(task),
         rows=(
             *(_row(one, scored, targets, label_set, metric) for one in candidates),
             *(_beside(source, logits, targets, label_set, metric) for source, logits in beside),
