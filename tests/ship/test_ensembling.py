@@ -19,7 +19,7 @@ from snapfit.core.files import read_json
 from snapfit.runtime.bundle import Bundle
 from snapfit.ship.ensembling import CONTROL
 from snapfit.ship.inspecting import describe_run
-from snapfit.training.journal import read_journal
+from snapfit.training.journal import read_journal, settled_events
 
 ROUNDS = {"ensemble__members": 5, "ensemble__rounds": 2, "train__epochs": 3, "train__patience": None}
 
@@ -88,7 +88,8 @@ def test_a_student_and_a_control_join_the_table(run: Path, tmp_path: Path) -> No
     told = next(event for event in events if event["kind"] == "student")
     rows = next(event for event in events if event["kind"] == "data")["rows"]["train"]
     assert told["rows"] == rows + 30
-    control = read_json(run / "control" / "result.json")
+    (control_folder,) = (run / "control").iterdir()
+    control = read_json(control_folder / "result.json")
     assert control["steps"] > read_json(run / "result.json")["steps"]
     assert control["recipe"]["ensemble"]["members"] == 0
     # Once more: nothing is trained again.
@@ -97,6 +98,23 @@ def test_a_student_and_a_control_join_the_table(run: Path, tmp_path: Path) -> No
     assert second.verdict == result.verdict
     assert not [event for event in again if event["kind"] == "step"]
     assert snapfit.train(resume=run).already_complete
+
+
+def test_a_control_of_another_length_is_another_run(run: Path) -> None:
+    plain = snapfit.ensemble(run, with_control=True)
+    taught = snapfit.ensemble(run, student=True, with_control=True)
+    steps = sorted(read_json(folder / "result.json")["steps"] for folder in (run / "control").iterdir())
+    assert steps[0] == plain.steps
+    assert steps[1] > taught.steps
+    for folder in (run / "control").iterdir():
+        assert "resume" not in {event["kind"] for event in read_journal(folder / "journal.jsonl")}
+
+
+def test_what_is_told_of_the_end_stands_once_however_often_it_is_weighed(run: Path) -> None:
+    snapfit.ensemble(run)
+    events = settled_events(read_journal(run / "journal.jsonl"))
+    told = [(event["kind"], event.get("split")) for event in events if event["kind"] in ("final", "verdict")]
+    assert sorted(told, key=str) == [("final", "test"), ("final", "valid"), ("verdict", None)]
 
 
 def test_a_student_that_is_interrupted_goes_on(run: Path, finished: Path, tmp_path: Path) -> None:

@@ -247,13 +247,17 @@ def test_a_run_that_patience_ends_before_its_tail_has_none(encoder: Path) -> Non
     assert set(averages(stage)) == {"ema"}
 
 
-def test_what_was_trained_gives_its_averages(encoder: Path) -> None:
-    events: list[str] = []
-    plan = make_plan_on(encoder, **BOTH)
-    fitted = fit(plan, notify=lambda kind, **fields: events.append(kind))
-    assert all_same(fitted.averages, averages(Stage(make_plan_on(encoder, **BOTH)).run()))
-    assert fitted.averages["ema"].keys() == fitted.model.state_dict().keys()
-    fitted.model.load_state_dict(fitted.averages["tail"])
+def test_what_was_trained_has_its_averages_among_the_candidates(encoder: Path) -> None:
+    members = Members(0)
+    fitted = fit(make_plan_on(encoder, **BOTH), notify=lambda kind, **fields: None, members=members)
+    expected = averages(Stage(make_plan_on(encoder, **BOTH)).run())
+    for member in members.averages:
+        held = dict(members.weights(member))
+        assert all_same({member.why: held}, {member.why: expected[member.why]})
+        fitted.model.load_state_dict(held)
+    assert {member.why for member in members.averages} == {"ema", "tail"}
+    assert fitted.verdict is not None
+    assert {"exponential average", "average of the tail"} <= {row.name for row in fitted.verdict.rows}
 
 
 # ---------------------------------------------------------------- beside the members

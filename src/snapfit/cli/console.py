@@ -182,8 +182,10 @@ class Console:
 
     def _student(self, event: Mapping[str, Any]) -> None:
         self.close()
-        teachers = f"what {event['teachers']} sets of weights say" if event["teachers"] > 1 else "what they say"
-        self.note("student", f"from {event['start']} it learns {teachers} of {event['rows']:,} texts")
+        n = event["teachers"]
+        teachers = f"{n} sets of weights say" if n > 1 else "one set of weights says"
+        learns = f"{event['steps']:,} steps over what {teachers} of {event['rows']:,} texts"
+        self.note("student", f"begins with {event['start']}; {learns}")
 
     def _verdict(self, event: Mapping[str, Any]) -> None:
         self.close()

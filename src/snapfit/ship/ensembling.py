@@ -34,6 +34,7 @@ from snapfit.training.journal import Journal
 from snapfit.training.members import keeps_weights
 from snapfit.training.plan import Plan, make_plan
 from snapfit.training.prepare import read_tables
+from snapfit.training.student import as_a_whole
 from snapfit.training.weighing import Beyond
 
 CONTROL = "single run of equal compute"
@@ -60,7 +61,7 @@ def ensemble(
     where they were no files or are elsewhere now; others are refused. student: train one model on what they know
     together; one that was trained before is taken, or gone on with. unlabelled: a table of more texts for it, with the
     text columns of the training table; implies `student`. with_control: train a single run of equal compute beside
-    it, in RUN/control, to be shown in the table; it is never chosen.
+    it, below RUN/control, to be shown in the table; it is never chosen.
 
     Returns what `train` does, with its verdict. Raises BadInput before any work for a run that is not finished or has
     nothing to choose from, Interrupted when it was stopped; what was trained so far is taken up by the next call.
@@ -122,22 +123,26 @@ def _control(
     sources: Mapping[str, Any],
     listener: Listener | None,
 ) -> Mapping[str, Tensor]:
-    """The weights of a single run that took as much compute, trained now or before."""
+    """The weights of a single run that took as much compute, trained now or before.
+
+    Each length has a folder of its own: a run that was made longer afterwards is not one of that length.
+    """
+    epochs = settled(recipe.train.epochs) + _extra_epochs(recipe, checkpoint)
     alone = {
         "ensemble.members": 0,
         "ensemble.rounds": 0,
         "ensemble.student_epochs": 0.0,
         "ensemble.ema_share": 0.0,
         "ensemble.tail_share": 0.0,
-        "train.epochs": settled(recipe.train.epochs) + _extra_epochs(recipe, checkpoint),
+        "train.epochs": epochs,
     }
-    values = recipe.with_values(alone)
+    values, run = recipe.with_values(alone), RunFolder(folder.control / f"{epochs:.4g}-epochs")
     tables = {"table": sources["train"], "valid": sources["valid"], "recipe": values, "listener": listener}
-    if RunFolder(folder.control).is_run:
-        train(**tables, resume=folder.control, accept_changes=True)
+    if run.is_run:
+        train(**tables, resume=run.path, accept_changes=True)  # of the machine, that is
     else:
-        train(**tables, out=folder.control)
-    bundle = Bundle.open(folder.control / "bundle")
+        train(**tables, out=run.path)
+    bundle = Bundle.open(run.bundle)
     model = load_classifier(bundle)
     label_set: LabelSet = bundle.label_set
     if label_set.task == "regression":
@@ -157,6 +162,7 @@ def _extra_epochs(recipe: Recipe, checkpoint: Checkpoint) -> float:
 def _beyond(plan: Plan, unlabelled: Any) -> Beyond:
     if unlabelled is None:
         return Beyond()
+    as_a_whole(plan.examples["train"].tokens)  # refused now, before any work
     columns, data = plan.tables.columns, plan.recipe.data
     records = read_records(
         unlabelled,

@@ -5,7 +5,7 @@ data.json       identity of data, splits and labels                     journal.
 checkpoints/    the state of the training                               bundle/         what ships
 snapshots/      members for an ensemble and averages of weights, where the recipe keeps some
 verdict.json    what was chosen among them, and why             student/        the training of a student of them
-control/        a single run of equal compute, beside them
+control/        single runs of equal compute, one for each length
 result.json     written last, when no step is left to do
 """
 

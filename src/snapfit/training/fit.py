@@ -6,7 +6,7 @@ checkpoints. Whoever calls it hears of every step through `notify`.
 
 from collections.abc import Mapping
 from contextlib import closing, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -43,8 +43,7 @@ class Fitted:
     recipe: resolved. reasons: why each `auto` became what it is. metrics: by split, then by name.
     best_step: the step of the weights, steps: all that were done. complete: whether no step was left to do.
     train_seconds: of all steps, those before an interruption included. verdict: on its members, where it kept any.
-    answer: what ships, where that is not `model` alone at temperature 1. averages: of the weights along the training,
-    as `Trajectory.averages` gives them: a regression's are as it trained, before its logits came to target units.
+    answer: what ships, where that is not `model` alone at temperature 1.
     """
 
     model: Classifier
@@ -61,7 +60,6 @@ class Fitted:
     train_seconds: float
     verdict: Verdict | None = None
     answer: Answer | None = None
-    averages: dict[str, dict[str, Tensor]] = field(default_factory=dict)
 
 
 def fit(
@@ -149,7 +147,6 @@ def _finish(
         train_seconds=progress.seconds,
         verdict=verdict,
         answer=None if verdict is None else _answer(verdict, others),
-        averages=progress.trajectory.averages(),
     )
 
 

@@ -129,7 +129,7 @@ def settled_events(events: Iterable[Event]) -> list[Event]:
 
     A run that is continued, or that goes back because numbers went wrong, writes `resume` or `rollback` with the step
     that it goes on from; what it had told about later steps no longer holds. Nor does what it had told about its end,
-    which it will tell again.
+    which it will tell again; of a finished run that was weighed again the last telling holds.
     """
     settled: list[Event] = []
     end = None  # where the present sitting was interrupted; what it told after that was of its bundle alone
@@ -140,7 +140,12 @@ def settled_events(events: Iterable[Event]) -> list[Event]:
         elif event["kind"] == "interrupted":
             end = len(settled)
         settled.append(event)
-    return settled
+    last = {_told_of_the_end(event): i for i, event in enumerate(settled)}
+    return [one for i, one in enumerate(settled) if one["kind"] not in _OF_THE_END or last[_told_of_the_end(one)] == i]
+
+
+def _told_of_the_end(event: Event) -> tuple[str, Any]:
+    return event["kind"], event.get("split")
 
 
 def _step_of(event: Event) -> int:

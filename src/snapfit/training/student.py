@@ -92,10 +92,13 @@ def student_plan(plan: Plan, soft: np.ndarray, unlabelled: TokenIds | None) -> P
         }
     )
     train = plan.examples["train"]
-    tokens: TokenRows = train.tokens if unlabelled is None else joined(train.tokens, unlabelled)
+    tokens: TokenRows = train.tokens
+    lengths = plan.order.lengths
+    if unlabelled is not None:
+        tokens = both = joined(train.tokens, unlabelled)
+        lengths = both.lengths
     targets = SoftTargets(train.targets, soft, ensemble.teacher_share, plan.label_set.task)
     examples = {**plan.examples, "train": Examples(tokens, targets, train.pad_id)}
-    lengths = plan.order.lengths if unlabelled is None else joined(train.tokens, unlabelled).lengths
     order = replace(plan.order, lengths=lengths, classes=None, seed=recipe.train.seed)
     return replace(
         plan,
@@ -103,23 +106,29 @@ def student_plan(plan: Plan, soft: np.ndarray, unlabelled: TokenIds | None) -> P
         examples=examples,
         order=order,
         total_steps=order.total_steps(ensemble.student_epochs),
-        taught_by=hashlib.sha256(np.ascontiguousarray(soft[:_CHUNK_ROWS]).tobytes()).hexdigest(),
+        taught_by=_digest_of(soft),
     )
 
 
 def joined(tokens: TokenRows, more: TokenIds) -> TokenIds:
     """Rows, and more rows after them. Raises BadInput for a table that is not held in memory."""
+    held = as_a_whole(tokens)
+    return TokenIds(
+        np.concatenate([held.ids, more.ids]),
+        np.concatenate([held.offsets, held.offsets[-1] + more.offsets[1:]]),
+        np.concatenate([held.second_start, more.second_start]),
+    )
+
+
+def as_a_whole(tokens: TokenRows) -> TokenIds:
+    """The rows of a table that more texts can be put behind. Raises BadInput for one that is read piece by piece."""
     if not isinstance(tokens, TokenIds):
         raise BadInput(
             f"unlabelled texts beside a training table of {len(tokens):,} rows",
             "a training table that is read as a whole",
             "leave the unlabelled texts out",
         )
-    return TokenIds(
-        np.concatenate([tokens.ids, more.ids]),
-        np.concatenate([tokens.offsets, tokens.offsets[-1] + more.offsets[1:]]),
-        np.concatenate([tokens.second_start, more.second_start]),
-    )
+    return tokens
 
 
 def team_scores(
@@ -158,6 +167,14 @@ def _fill(scores: np.ndarray, team: Team, logits_of: LogitsOfRows, label_set: La
         rows = np.arange(start, min(start + _CHUNK_ROWS, len(scores)))
         parts = [logits_of(weights, rows) for weights in team.weights]
         scores[rows] = combine(parts, team.temperatures, label_set.task, team.temperature, shares=team.shares)
+
+
+def _digest_of(scores: np.ndarray) -> str:
+    """Names all scores; a mapped file is read piece by piece."""
+    digest = hashlib.sha256()
+    for start in range(0, len(scores), _CHUNK_ROWS):
+        digest.update(np.ascontiguousarray(scores[start : start + _CHUNK_ROWS]).data)
+    return digest.hexdigest()
 
 
 def _digest(team: Team, texts: str) -> str:
