@@ -147,7 +147,7 @@ def vote(paths: Sequence[str]) -> Record:
     mean = next(one for one in make_candidates(models["valid"], targets["valid"], task, metric) if one.is_mean)
     rows = [_measured(VOTE, mean, models, targets, task, metric)]
     rows.append({**_measured(CHOSEN, mean, models, targets, task, metric), "is": ""})
-    return {"metric": metric, "rows": rows[:1] + rows[1:], "n_test": len(targets["test"])}
+    return {"metric": metric, "rows": rows, "n_test": len(targets["test"])}
 
 
 if __name__ == "__main__":

@@ -6,12 +6,11 @@ temperatures and the choice come from the development split; the test split is s
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 from ensemble_rows import of_cell, spread_of
 from ensemble_worker import in_a_process, logits_file
-from regime_table import Place, Record, Run
-from subsets import BANKING, BANKING_QUICK, CLINC_HALF, EMOTION, GOEMOTIONS_10K, DataSet, Files, write
+from regime_table import OfDataSets, Place, Record, Run
+from subsets import BANKING, BANKING_QUICK, CLINC_HALF, EMOTION, GOEMOTIONS_10K, DataSet, Files
 
 SEEDS = (1, 2, 3)
 VOTERS = (1, 2, 3, 4)
@@ -56,19 +55,16 @@ SETS = (
 )
 
 
-class EnsembleTable:
+class EnsembleTable(OfDataSets):
     """See `regime_table.Table`."""
 
     name = "ensemble"
     title = "Ensembles, soups and students at equal steps"
     about = ABOUT
-    header = (
+    header = [
         *("data", "training", "answer", "cost", "test metric", "test nll", "calibration error"),
         *("metric less single, points", "nll to single", "McNemar p", "seeds"),
-    )
-
-    def __init__(self) -> None:
-        self._files: dict[str, Files] = {}
+    ]
 
     def runs(self, *, quick: bool, seeds: Sequence[int] | None) -> list[Run]:
         """Seed after seed; the vote, which needs a seed more, last."""
@@ -82,18 +78,6 @@ class EnsembleTable:
         voters = VOTERS[: 2 if quick else None]
         listed += [Run(f"{one.name} vote of {len(voters)}", {"set": one, "voters": voters}) for one in sets]
         return listed
-
-    def absent(self, place: Place) -> str | None:
-        """The first data set that is not there."""
-        missing = [place.data / one.folder for one in SETS if not (place.data / one.folder).exists()]
-        return f"{missing[0]} is absent; --data names another place" if missing else None
-
-    def prepare(self, runs: Sequence[Run], place: Place) -> list[str]:
-        """Draw the rows of every data set."""
-        for one in dict.fromkeys(run.asked["set"] for run in runs):
-            if one.name not in self._files:
-                self._files[one.name] = write(one, place.data, place.work)
-        return [files.about for files in self._files.values()]
 
     def run(self, run: Run, place: Place) -> Record:
         """One training and all that comes of it, or a vote of several."""
@@ -181,4 +165,4 @@ class EnsembleTable:
         return [*lines, f"chosen by the rule: {told}"]
 
 
-TABLE: Any = EnsembleTable()
+TABLE = EnsembleTable(SETS)

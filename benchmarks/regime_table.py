@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 from accuracy import ALONE
 from harness import ROOT
+from subsets import DataSet, Files, write
 
 Record = dict[str, Any]
 """What is stored of a run: plain values."""
@@ -72,6 +73,26 @@ class Table(Protocol):
     def notes(self, records: Sequence[Record]) -> list[str]:
         """Lines below the table: splits, settings that all runs share."""
         ...
+
+
+class OfDataSets:
+    """What tables over data sets share: their rows are drawn once. sets: that the whole table needs."""
+
+    def __init__(self, sets: Sequence[DataSet]) -> None:
+        self._sets = sets
+        self._files: dict[str, Files] = {}
+
+    def absent(self, place: Place) -> str | None:
+        """The first data set that is not there."""
+        missing = [place.data / one.folder for one in self._sets if not (place.data / one.folder).exists()]
+        return f"{missing[0]} is absent; --data names another place" if missing else None
+
+    def prepare(self, runs: Sequence[Run], place: Place) -> list[str]:
+        """Draw the rows of every data set."""
+        for one in dict.fromkeys(run.asked["set"] for run in runs):
+            if one.name not in self._files:
+                self._files[one.name] = write(one, place.data, place.work)
+        return [files.about for files in self._files.values()]
 
 
 def alone() -> dict[str, str]:

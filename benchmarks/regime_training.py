@@ -18,8 +18,8 @@ import numpy as np
 
 from harness import last_json, mean_and_spread
 from paired import compare, right_answers, rows_as_text
-from regime_table import Place, Record, Run, alone, shared_by_seeds
-from subsets import DataSet, Files, write
+from regime_table import OfDataSets, Place, Record, Run, alone, shared_by_seeds
+from subsets import DataSet, Files
 
 KEPT = {
     "optim": ("lr", "layer_ratio", "head_lr_factor"),
@@ -40,7 +40,7 @@ class Cell:
     default: bool = False
 
 
-class TrainingTable:
+class TrainingTable(OfDataSets):
     """A table of cells by data sets by seeds.
 
     cells: made when they are needed. check: told of every record of the default cell, raises where it is not what the
@@ -68,9 +68,9 @@ class TrainingTable:
     ) -> None:
         self.name, self.title, self.about = name, title, about
         self.header = ["data", kind, *([told[0]] if told else []), *self.columns]
-        self._cells, self._sets, self._quick_sets, self._quick_cells = cells, sets, quick_sets, quick_cells
+        super().__init__(sets)
+        self._cells, self._quick_sets, self._quick_cells = cells, quick_sets, quick_cells
         self._told, self._check = told, check
-        self._files: dict[str, Files] = {}
 
     def runs(self, *, quick: bool, seeds: Sequence[int] | None) -> list[Run]:
         """Seed after seed, so that what is there after a while is a whole table of fewer seeds."""
@@ -82,20 +82,6 @@ class TrainingTable:
             for one in sets
             for cell in cells
         ]
-
-    def absent(self, place: Place) -> str | None:
-        """The first data set that is not there."""
-        for one in self._sets:
-            if not (place.data / one.folder).exists():
-                return f"{place.data / one.folder} is absent; --data names another place"
-        return None
-
-    def prepare(self, runs: Sequence[Run], place: Place) -> list[str]:
-        """Draw the rows of every data set."""
-        for one in dict.fromkeys(run.asked["set"] for run in runs):
-            if one.name not in self._files:
-                self._files[one.name] = write(one, place.data, place.work)
-        return [files.about for files in self._files.values()]
 
     def run(self, run: Run, place: Place) -> Record:
         """One training in a process of its own."""
