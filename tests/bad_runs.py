@@ -65,6 +65,7 @@ def of_tables(**tables: str | None) -> Prepare:
 
 RESUMED = [
     case("resume nothing", "train --resume nowhere", "nowhere is missing", "give TRAIN too"),
+    case("weigh nothing", "ensemble nowhere", "nowhere is missing", "check the path"),
     case("resume a file", "train --resume r", "r is a file", "folder of a run", files={"r": ""}),
     case("resume an empty folder", "train --resume r", "r is not a run's folder", files={"r": None}),
     case("resume a bundle", "train --resume {bundle}", "is not a run's folder", "request.json"),

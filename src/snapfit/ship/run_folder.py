@@ -229,9 +229,10 @@ def old_run(path: Path) -> Iterator[RunFolder]:
     run = RunFolder(path)
     if not path.is_dir():
         found = f"{path} is {'a file' if path.exists() else 'missing'}"
-        raise BadInput(found, "the folder of a run", "check --resume; give TRAIN too to begin a new run there")
+        fix = "check the path; to begin a new run there with train --resume, give TRAIN too"
+        raise BadInput(found, "the folder of a run", fix)
     if not run.is_run:
-        raise BadInput(f"{path} is not a run's folder", "a folder with request.json", "check --resume")
+        raise BadInput(f"{path} is not a run's folder", "a folder with request.json", "check the path")
     run.begun = True
     with _locked(path):
         remove_leftovers(path)
