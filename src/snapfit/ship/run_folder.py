@@ -232,7 +232,8 @@ def old_run(path: Path) -> Iterator[RunFolder]:
         fix = "check the path; to begin a new run there with train --resume, give TRAIN too"
         raise BadInput(found, "the folder of a run", fix)
     if not run.is_run:
-        raise BadInput(f"{path} is not a run's folder", "a folder with request.json", "check the path")
+        fix = "check the path: give the folder that train made, as --resume takes it"
+        raise BadInput(f"{path} is not a run's folder", "a folder with request.json", fix)
     run.begun = True
     with _locked(path):
         remove_leftovers(path)
