@@ -67,13 +67,27 @@ def test_scripts_named_in_it_run(readme: str) -> None:
 
 
 @pytest.mark.parametrize("readme", READMES)
-def test_the_file_map_is_complete(readme: str) -> None:
-    text = (ROOT / readme).read_text("utf-8")
-    for path in sorted((ROOT / "src/snapfit").rglob("*.py")):
-        one_of_the_commands = path.parent.name == "cli" and path.stem not in ("app", "console")
-        if path.name in ("__init__.py", "__main__.py") or one_of_the_commands:
-            continue
-        assert re.search(rf"^ +{re.escape(path.name)} +\S", text, re.MULTILINE), f"{readme} lacks {path.name}"
+def test_the_file_map_names_each_file_once(readme: str) -> None:
+    source = ROOT / "src/snapfit"
+    mapped, folder = [], source
+    for within, name in re.findall(r"^  (  )?(\S+)", mapped_lines(readme), re.MULTILINE):
+        if name.endswith("/"):
+            folder = source / name
+        else:
+            mapped.append((folder if within else source) / name)
+    own_name = {"__init__.py", "__main__.py"}
+    wanted = {
+        path
+        for path in (*source.rglob("*.py"), *source.rglob("*.c"))
+        if path.name not in own_name and (path.parent.name != "cli" or path.stem in ("app", "console", "lines"))
+    }
+    assert sorted(mapped) == sorted({*wanted, source / "__init__.py"})
+
+
+def mapped_lines(readme: str) -> str:
+    """What the map says of src/snapfit."""
+    (found,) = re.findall(r"^src/snapfit/\n(.*?)^\S", (ROOT / readme).read_text("utf-8"), re.MULTILINE | re.DOTALL)
+    return str(found)
 
 
 @pytest.mark.parametrize("readme", READMES)
