@@ -126,5 +126,5 @@ def check_floors(benchmark: str, measured: Mapping[str, float]) -> list[str]:
         kind = "floor" if "floor" in entry else "ceiling"
         holds = value is not None and (value >= entry[kind] if kind == "floor" else value < entry[kind])
         if not holds:
-            missed.append(f"{name}: measured {'nothing' if value is None else value}, {kind} {entry[kind]}")
+            missed.append(f"{name}: measured {'nothing' if value is None else f'{value:.4g}'}, {kind} {entry[kind]}")
     return missed
