@@ -73,13 +73,17 @@ def memory_part() -> list[str]:
     if not stored.runs:
         return []
     found = memory.figures(stored)
-    last = list(stored.runs.values())[-1]
+    machines = [run["machine"] for run in stored.runs.values()]
+    loads = [machine["load"] for machine in machines]
     return [
         "## Memory over rows",
         "",
         "`python benchmarks/memory.py --json benchmarks/results/memory.json --check`: 200 steps of 64 rows in a fresh",
         "process each; first: nothing cached, whole: every row tokenised before the first step, again: all cached,",
-        f"another seed. {describe(last['machine'])}, at the lowest priority beside other work.",
+        "another seed. "
+        + "; ".join(dict.fromkeys(describe(machine) for machine in machines))
+        + f". The load was {min(loads):.1f} to {max(loads):.1f}:",
+        "seconds of one run say little beside those of another.",
         "A table of one pool, such as the smallest, is held as a whole, and so takes more than those of many.",
         "",
         table(memory.HEADER, memory.rows(stored)),
