@@ -1,9 +1,11 @@
 """One training of the ensemble table, in a process of its own, and everything that can be made of what it leaves.
 
-Run as a script it takes what it is asked for as JSON and prints what came of it. Logits of the run's best weights may
-be kept in the cache folder, so that a vote of several runs needs no training of its own.
+Run as a script it takes what it is asked for as JSON and prints what came of it. The logits of all that a training left
+are kept in the cache folder: what is made of them can be measured again, and a vote of several runs needs no training
+of its own.
 """
 
+import hashlib
 import json
 import sys
 import tempfile
@@ -20,15 +22,18 @@ from paired import rows_as_text
 from regime_table import alone
 
 SINGLE, AS_IT_COMES, CHOSEN, VOTE = "single", "as it comes", "chosen", "vote"
+SPLITS = ("valid", "test")
 Record = dict[str, Any]
 
 
-def logits_file(name: str, rows: str, seed: int) -> Path:
-    """Where the logits of a plain run are kept. rows: the fingerprint of its tables."""
+def logits_file(name: str, rows: str, settings: Mapping[str, Any]) -> Path:
+    """Where the logits of what a training left are kept. rows: the fingerprint of its tables. settings: its own."""
+    from snapfit.core.recipe import Recipe
     from snapfit.data.token_cache import default_cache_dir
 
+    recipe = json.dumps(Recipe().with_values(settings).to_dict(), sort_keys=True)
     folder = default_cache_dir() or Path(tempfile.gettempdir())
-    return folder / "benchmarks" / f"{name}-{rows}-{seed}.npz"
+    return folder / "benchmarks" / f"{name}-{rows}-{hashlib.sha256(recipe.encode()).hexdigest()[:16]}.npz"
 
 
 def in_a_process(asked: Mapping[str, Any], work: Path) -> Record:
@@ -40,8 +45,23 @@ def in_a_process(asked: Mapping[str, Any], work: Path) -> Record:
 
 
 def train(asked: Mapping[str, Any]) -> Record:
-    """Train as asked and measure every candidate on both splits."""
+    """Train as asked, unless the logits of that are kept, and measure every candidate on both splits."""
     from snapfit.core.combining import choose, make_candidates
+
+    kept = Path(asked["keep"])
+    if not kept.exists():
+        _train(asked, kept)
+    models, targets, about = _read(kept)
+    task, metric = about["task"], about["metric"]
+    candidates = make_candidates(models["valid"], targets["valid"], task, metric)
+    choice = choose(candidates, models["valid"], targets["valid"], task, metric)
+    rows = _rows(candidates, choice.chosen, models, targets, task, metric)
+    said = {key: about[key] for key in ("steps", "recipe")}
+    return {"metric": metric, "rows": rows, "rule": choice.rule, "n_test": len(targets["test"]), **said}
+
+
+def _train(asked: Mapping[str, Any], kept: Path) -> None:
+    """Train as asked, and keep the logits of everything that was left, on both splits."""
     from snapfit.core.interrupts import Stop
     from snapfit.core.recipe import Recipe
     from snapfit.training.assemble import torch_as_wanted
@@ -58,7 +78,7 @@ def train(asked: Mapping[str, Any]) -> Record:
     recipe = Recipe().with_values(asked["settings"])
     tables = read_tables(asked["train"], asked["valid"], asked["test"], recipe.data)
     plan = make_plan(tables, recipe, notify=silent)
-    members, stop, metric = Members(plan.recipe.ensemble.members), Stop(), str(plan.recipe.train.metric)
+    members, stop = Members(plan.recipe.ensemble.members), Stop()
     with torch_as_wanted(plan.recipe):
         training = Training(plan, notify=silent, stop=stop, members=members)
         training.run()
@@ -66,24 +86,43 @@ def train(asked: Mapping[str, Any]) -> Record:
         weighing = Weighing(plan, training, members, notify=silent, stop=stop)
         scored = weighing.scored(Beyond())
         on_test = [weighing.logits(plan.examples["test"], source.weights) for source in scored.sources]
-    task = plan.label_set.task
-    candidates = make_candidates(scored.models, weighing.targets, task, metric)
-    choice = choose(candidates, scored.models, weighing.targets, task, metric)
-    tests = [replace(one, logits=logits) for one, logits in zip(scored.models, on_test, strict=True)]
-    targets = {"valid": weighing.targets, "test": targets_in_units(plan.examples["test"], plan.label_set)}
-    models = {"valid": scored.models, "test": tests}
-    if asked.get("keep"):
-        _keep(Path(asked["keep"]), models, targets, task, metric)
-    rows = _rows(candidates, choice.chosen, models, targets, task, metric)
-    pooling, precision = plan.recipe.model.pooling, plan.recipe.train.precision
-    return {
-        "metric": metric,
-        "rows": rows,
-        "rule": choice.rule,
+    about = {
+        "task": plan.label_set.task,
+        "metric": str(plan.recipe.train.metric),
         "steps": training.progress.step + _student_steps(plan),
-        "n_test": len(targets["test"]),
-        "recipe": {"pooling": pooling, "precision": precision, "lr": plan.recipe.optim.lr},
+        "recipe": {
+            "pooling": plan.recipe.model.pooling,
+            "precision": plan.recipe.train.precision,
+            "lr": plan.recipe.optim.lr,
+        },
+        "models": [
+            {"name": one.name, "bytes": one.bytes, "single": one.single, "snapshot": one.snapshot}
+            for one in scored.models
+        ],
     }
+    arrays = {
+        "valid": np.stack([one.logits for one in scored.models]),
+        "test": np.stack(on_test),
+        "valid_targets": weighing.targets,
+        "test_targets": targets_in_units(plan.examples["test"], plan.label_set),
+    }
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    staged = kept.with_suffix(".tmp.npz")
+    np.savez(staged, about=np.array(json.dumps(about)), **arrays)
+    staged.replace(kept)
+
+
+def _read(path: Path) -> tuple[dict[str, list[Any]], dict[str, np.ndarray], Record]:
+    """(models by split, targets by split, what is said about the training) of logits that were kept."""
+    from snapfit.core.combining import Model
+
+    kept = np.load(path, allow_pickle=False)
+    about = json.loads(str(kept["about"]))
+    models = {
+        split: [Model(logits=logits, **one) for one, logits in zip(about["models"], kept[split], strict=True)]
+        for split in SPLITS
+    }
+    return models, {split: kept[f"{split}_targets"] for split in SPLITS}, about
 
 
 def _student_steps(plan: Any) -> int:
@@ -110,7 +149,7 @@ def _measured(
     from snapfit.core.scores import logits_to_scores
 
     row: Record = {"name": name, "cost": candidate.cost}
-    for split in ("valid", "test"):
+    for split in SPLITS:
         if untempered:
             scores = logits_to_scores(models[split][candidate.picks[0]].logits, task)
         else:
@@ -124,26 +163,14 @@ def _measured(
     return row
 
 
-def _keep(path: Path, models: Any, targets: Any, task: str, metric: str) -> None:
-    """Logits of the best weights, and what they are held against."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    arrays = {f"{split}_logits": models[split][0].logits for split in models}
-    arrays |= {f"{split}_targets": targets[split] for split in targets}
-    staged = path.with_suffix(".tmp.npz")
-    np.savez(staged, about=np.array([task, metric]), **arrays)
-    staged.replace(path)
-
-
 def vote(paths: Sequence[str]) -> Record:
-    """The mean of several runs' scores, each at its temperature."""
-    from snapfit.core.combining import Model, make_candidates
+    """The mean of several runs' scores, each of its best weights at their temperature."""
+    from snapfit.core.combining import make_candidates
 
-    parts = [np.load(path, allow_pickle=False) for path in paths]
-    task, metric = parts[0]["about"].tolist()
-    targets = {split: parts[0][f"{split}_targets"] for split in ("valid", "test")}
-    models = {
-        split: [Model(f"run {i}", part[f"{split}_logits"], 1) for i, part in enumerate(parts)] for split in targets
-    }
+    parts = [_read(Path(path)) for path in paths]
+    _, targets, about = parts[0]
+    task, metric = about["task"], about["metric"]
+    models = {split: [replace(part[0][split][0], name=f"run {i}") for i, part in enumerate(parts)] for split in SPLITS}
     mean = next(one for one in make_candidates(models["valid"], targets["valid"], task, metric) if one.is_mean)
     rows = [_measured(VOTE, mean, models, targets, task, metric)]
     rows.append({**_measured(CHOSEN, mean, models, targets, task, metric), "is": ""})

@@ -6,6 +6,7 @@ temperatures and the choice come from the development split; the test split is s
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 from ensemble_rows import of_cell, spread_of
 from ensemble_worker import in_a_process, logits_file
@@ -67,14 +68,15 @@ class EnsembleTable(OfDataSets):
     ]
 
     def runs(self, *, quick: bool, seeds: Sequence[int] | None) -> list[Run]:
-        """Seed after seed; the vote, which needs a seed more, last."""
+        """Seed after seed, kind after kind; the vote, which needs a seed more, last."""
         sets = (replace(BANKING_QUICK, epochs=4),) if quick else SETS
         listed = []
         for seed in seeds or SEEDS[: 1 if quick else None]:
-            for one in sets:
-                if seeds is None and one.name in _ONE_SEED and seed != SEEDS[0]:
-                    continue
-                listed += [Run(f"{one.name} {k.name} {seed}", {"set": one, "kind": k, "seed": seed}) for k in KINDS]
+            few = seeds is None and seed != SEEDS[0]
+            asked = [one for one in sets if not (few and one.name in _ONE_SEED)]
+            for kind in KINDS:
+                named = {"kind": kind, "seed": seed}
+                listed += [Run(f"{one.name} {kind.name} {seed}", {"set": one, **named}) for one in asked]
         voters = VOTERS[: 2 if quick else None]
         listed += [Run(f"{one.name} vote of {len(voters)}", {"set": one, "voters": voters}) for one in sets]
         return listed
@@ -87,10 +89,10 @@ class EnsembleTable(OfDataSets):
         if "voters" in run.asked:
             parts = []
             for seed in run.asked["voters"]:
-                path = logits_file(one.name, files.rows, seed)
-                if not path.exists():
-                    in_a_process(self._asked(one, KINDS[0], seed, files), place.work)
-                parts.append(str(path))
+                asked = self._asked(one, KINDS[0], seed, files)
+                if not Path(asked["keep"]).exists():
+                    in_a_process(asked, place.work)
+                parts.append(asked["keep"])
             answer = in_a_process({"vote": parts}, place.work)
             return {**about, "kind": f"vote of {len(parts)}", "seed": 0, **answer}
         kind, seed = run.asked["kind"], run.asked["seed"]
@@ -109,8 +111,7 @@ class EnsembleTable(OfDataSets):
             epochs -= STUDENT_EPOCHS
         settings["train.epochs"] = epochs
         tables = {"train": str(files.train), "valid": str(files.valid), "test": str(files.test)}
-        kept = str(logits_file(one.name, files.rows, seed)) if kind.name == "plain" else None
-        return {**tables, "settings": settings, "keep": kept}
+        return {**tables, "settings": settings, "keep": str(logits_file(one.name, files.rows, settings))}
 
     def line(self, record: Record) -> str:
         """What came of a run."""

@@ -12,7 +12,7 @@ import numpy as np
 from snapfit.core.calibration import calibration_error, fit_temperature
 from snapfit.core.errors import BadInput
 from snapfit.core.labels import Task
-from snapfit.core.metrics import METRICS, compute_metrics, is_better
+from snapfit.core.metrics import METRICS, compute_metrics, standard_error
 from snapfit.core.scores import logits_to_scores
 
 LEAST_SCORE = 1e-12
@@ -152,29 +152,44 @@ def measure(scores: np.ndarray, targets: np.ndarray, task: Task, metric: str) ->
 def greedy_picks(scores: Sequence[np.ndarray], targets: np.ndarray, task: Task, metric: str) -> list[int]:
     """Which models a mean should hold, and how often (Caruana et al. 2004): one after another, with replacement.
 
-    scores: of each model, float [n, k]. It begins with the best one, and each further pick is the one that helps most:
-    by the metric, and where that stays equal by the error. It ends when none helps.
+    scores: of each model, float [n, k]. It begins with the best one, and each further pick is the one after which the
+    error is least, of those after which the metric is not below the best one's. It ends when the error falls no more.
     """
     found = [measure(one, targets, task, metric) for one in scores]
-    first = best_of(found, metric)
+    first = best_of(found, metric, len(targets))
     picks, total, so_far = [first], scores[first].copy(), found[first]
     while len(picks) < PICKS_A_MEMBER * len(scores):
         tried = [measure((total + one) / (len(picks) + 1), targets, task, metric) for one in scores]
-        following = best_of(tried, metric)
-        if not _beats(tried[following], so_far, metric):
+        fit = [i for i, one in enumerate(tried) if not is_worse(one, found[first], metric)]
+        following = min(fit, key=lambda i: tried[i].error, default=None)
+        if following is None or tried[following].error >= so_far.error:
             break
         picks.append(following)
         total, so_far = total + scores[following], tried[following]
     return picks
 
 
-def best_of(found: Sequence[Quality], metric: str) -> int:
-    """The number of the best: by the metric, among equals by the error; the first of equals in both."""
-    best = 0
-    for i, one in enumerate(found):
-        if _beats(one, found[best], metric):
-            best = i
-    return best
+def best_of(found: Sequence[Quality], metric: str, rows: int) -> int:
+    """The number of the best: of those whose metric is within a standard error of the highest the one with the least
+    error; the first of equals.
+
+    Of several values of a metric that differ by chance the highest is one of luck, and what is held against it has to
+    be as lucky; the error is more certain, row for row. rows: that all were measured on. Where the metric has no
+    standard error, only its best value is taken.
+    """
+    known = [i for i, one in enumerate(found) if not np.isnan(one.metric)] or list(range(len(found)))
+    sign = 1.0 if METRICS[metric].higher_is_better else -1.0
+    top = max(known, key=lambda i: sign * found[i].metric)
+    within = standard_error(metric, found[top].metric, rows) or 0.0
+    near = [i for i in known if sign * found[i].metric >= sign * found[top].metric - within]
+    return min(near or [top], key=lambda i: found[i].error)
+
+
+def is_worse(one: Quality, other: Quality, metric: str) -> bool:
+    """Whether the metric or the error of one is worse than the other's."""
+    better = METRICS[metric].higher_is_better
+    by_metric = one.metric < other.metric if better else one.metric > other.metric
+    return by_metric or one.error > other.error or np.isnan(one.metric)
 
 
 def make_candidates(
@@ -212,16 +227,16 @@ def scores_of(candidate: Candidate, models: Sequence[Model], task: Task, rows: n
 def choose(
     candidates: Sequence[Candidate], models: Sequence[Model], targets: np.ndarray, task: Task, metric: str
 ) -> Choice:
-    """The rule. Candidates that are not worse than the best single model, neither by the metric nor by the error,
-    are in question; of those whose error is near the least one, within SLIGHT or one standard error of the difference
-    row by row, the cheapest is taken: by forward passes, then bytes, then error. Where none is in question the best
-    single one ships.
+    """The rule. Candidates that are not worse than the best single model (see `best_of`), neither by the metric nor by
+    the error, are in question; of those whose error is near the least one, within SLIGHT or one standard error of the
+    difference row by row, the cheapest is taken: by forward passes, then bytes, then error. Where none is in question
+    the best single one ships.
     """
     scores = [scores_of(one, models, task) for one in candidates]
     found = [measure(one, targets, task, metric) for one in scores]
     alone = [i for i, one in enumerate(candidates) if not one.is_mean and models[one.picks[0]].single]
-    best = alone[best_of([found[i] for i in alone], metric)]
-    in_question = [i for i, one in enumerate(found) if not _worse(one, found[best], metric)]
+    best = alone[best_of([found[i] for i in alone], metric, len(targets))]
+    in_question = [i for i, one in enumerate(found) if not is_worse(one, found[best], metric)]
     others = [i for i in in_question if i != best]
     error = error_name(task)
     if not others:
@@ -284,15 +299,3 @@ def _mean(
     cost = trunk + (1.0 - trunk) * len(different)
     size = shared_bytes + sum(models[i].bytes - shared_bytes for i in different)
     return Candidate(name, tuple(members), temperatures, whole, cost, size)
-
-
-def _beats(one: Quality, other: Quality, metric: str) -> bool:
-    if one.metric == other.metric:
-        return one.error < other.error
-    return is_better(metric, one.metric, other.metric)
-
-
-def _worse(one: Quality, other: Quality, metric: str) -> bool:
-    better = METRICS[metric].higher_is_better
-    by_metric = one.metric < other.metric if better else one.metric > other.metric
-    return by_metric or one.error > other.error or np.isnan(one.metric)

@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from snapfit.core.combining import Quality, best_of, measure
+from snapfit.core.calibration import fit_temperature
+from snapfit.core.combining import Quality, best_of, is_worse, measure
 from snapfit.core.errors import BadInput
 from snapfit.core.labels import Task
 from snapfit.core.metrics import standard_error
@@ -84,13 +85,14 @@ def make_soups(
     """The uniform and the greedy soup of members, and the members that a barrier keeps out of both.
 
     members, logits: weights of each, and its logits on the held-out rows. logits_of: those of other weights.
-    The greedy soup takes members from the best down, and keeps each whose presence makes it no worse by the metric and,
-    where that stays equal, by the error. A soup of fewer than two, or of the same members as another one, is left out.
+    The greedy soup takes members from the best on, by their errors, and keeps each whose presence makes the soup no
+    worse by the error, nor worse than the best member by the metric. Errors are of scores at the temperature that fits
+    them, as in the choice. A soup of fewer than two, or of the same members as another one, is left out.
     """
     if len(members) < 2:
         return [], []
     found = [_measured(one, targets, task, metric) for one in logits]
-    best = best_of(found, metric)
+    best = best_of(found, metric, len(targets))
     barriers = _barriers(members, found, best, logits_of, targets, task, metric)
     apart = {barrier.member for barrier in barriers}
     usable = [i for i in range(len(members)) if i not in apart]
@@ -117,14 +119,13 @@ def _greedy(
     left = set(usable) - {best}
     taken, quality, soup = [best], found[best], None
     while left:
-        ranked = sorted(left)
-        following = ranked[best_of([found[i] for i in ranked], metric)]
+        following = min(sorted(left), key=lambda i: found[i].error)
         left.remove(following)
         tried = sorted([*taken, following])
         mixed = average([members[i] for i in tried])
         logits = logits_of(mixed)
         now = _measured(logits, targets, task, metric)
-        if best_of([now, quality], metric) == 0:  # the first of equals: no worse is enough
+        if now.error <= quality.error and not is_worse(now, found[best], metric):
             taken, quality = tried, now
             soup = Soup("greedy soup", tuple(tried), mixed, logits)
     return soup
@@ -168,4 +169,4 @@ def _clearly_worse(half_way: Quality, ends: tuple[Quality, Quality], metric: str
 
 
 def _measured(logits: np.ndarray, targets: np.ndarray, task: Task, metric: str) -> Quality:
-    return measure(logits_to_scores(logits, task), targets, task, metric)
+    return measure(logits_to_scores(logits, task, fit_temperature(logits, targets, task)), targets, task, metric)
