@@ -2,7 +2,7 @@
 
     python benchmarks/imbalance.py --json benchmarks/results/imbalance.json --check     everything, resumable
     python benchmarks/imbalance.py --quick                                               one small set, two seeds
-    python benchmarks/imbalance.py --only goemotions-6000 --seeds 1                      one set, one seed
+    python benchmarks/imbalance.py --only goemotions-4000 --seeds 1                      one set, one seed
 
 The trainings of a set and seed share a process with one thread; `--jobs` of these run at a time. Seeds and draws are
 printed. No development split chooses weights: the last ones are taken, at equal steps. Test splits are scored once a
@@ -25,7 +25,7 @@ import numpy as np
 
 from harness import ROOT, Results, base_parser, check_floors, json_lines, machine, mean_and_spread, table
 from regime_table import Record, alone
-from subsets import BANKING_TAIL, EMOTION_TAIL, GOEMOTIONS_6K, TAIL_QUICK, DataSet, Files, write
+from subsets import BANKING_TAIL, EMOTION_TAIL, GOEMOTIONS_4K, TAIL_QUICK, DataSet, Files, write
 
 SEEDS = (1, 2, 3)
 PLAIN = "plain"
@@ -55,7 +55,7 @@ _SAMPLING = (
 SINGLE = (*_COMMON, Cell("focal, weights effective", {"loss.function": "focal", _WEIGHTS: "effective"}), *_SAMPLING)
 MULTI = (*_COMMON, Cell("asymmetric", {"loss.function": "asymmetric"}), *_SAMPLING)
 SETS: dict[str, tuple[DataSet, tuple[Cell, ...]]] = {
-    one.name: (one, cells) for one, cells in ((BANKING_TAIL, SINGLE), (EMOTION_TAIL, SINGLE), (GOEMOTIONS_6K, MULTI))
+    one.name: (one, cells) for one, cells in ((BANKING_TAIL, SINGLE), (EMOTION_TAIL, SINGLE), (GOEMOTIONS_4K, MULTI))
 }
 QUICK: dict[str, tuple[DataSet, tuple[Cell, ...]]] = {TAIL_QUICK.name: (TAIL_QUICK, (SINGLE[0], SINGLE[2]))}
 

@@ -164,8 +164,8 @@ BANKING_TAIL = DataSet("banking77-long-tail", **_BANKING, longest=60, ratio=30, 
 EMOTION_TAIL = DataSet(
     "emotion-long-tail", "emotion", "train.tsv", "test.tsv", longest=500, ratio=50, dev_share=0, epochs=6
 )
-GOEMOTIONS_6K = DataSet(
-    "goemotions-6000", "goemotions", "train.jsonl", "test.jsonl", "dev.jsonl", rows=6_000, epochs=3, label="labels"
+GOEMOTIONS_4K = DataSet(
+    "goemotions-4000", "goemotions", "train.jsonl", "test.jsonl", "dev.jsonl", rows=4_000, epochs=3, label="labels"
 )
 TAIL_QUICK = DataSet("banking77-tail-quick", **_BANKING, longest=20, ratio=10, dev_share=0, epochs=2)
 BANKING_QUICK = DataSet("banking77-quick", **_BANKING, a_class=2, dev_a_class=2, epochs=2)
