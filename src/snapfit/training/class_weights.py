@@ -22,9 +22,9 @@ import numpy as np
 from snapfit.core.errors import BadInput, nearest
 from snapfit.core.labels import LabelSet
 
-MOST_WEIGHT = 20.0
+MOST_WEIGHT = 10.0
 """What a row counts at most, the mean row counting 1. Of a label with three rows in ten thousand each would count
-thousands: one row would be all of its step, which is clipped, or taken for numbers gone wrong."""
+thousands: one row would be all of its step, and be clipped, or taken for numbers gone wrong."""
 
 
 def class_weights(
