@@ -7,9 +7,10 @@ import platform
 import statistics
 import subprocess
 import sys
+import tempfile
 import threading
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -50,13 +51,32 @@ def last_json(command: list[str], cwd: Path | None = None, **environment: str) -
 
     environment: set beside the process's own; no hub is asked, and tokenizers start no threads.
     """
-    calm = {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
-    whole = {**os.environ, **calm, **environment}
-    done = subprocess.run(command, cwd=cwd, env=whole, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, cwd=cwd, env=_calm(environment), capture_output=True, text=True, check=False)
     if done.returncode != 0:
-        raise RuntimeError(f"{' '.join(command)}\nended with {done.returncode}:\n{done.stderr[-2000:]}")
+        raise RuntimeError(_failed(command, done.returncode, done.stderr))
     answer: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
     return answer
+
+
+def json_lines(command: list[str], cwd: Path, **environment: str) -> Iterator[dict[str, Any]]:
+    """As `last_json`, of a command that prints a JSON line for each thing it has done, each as soon as it is there."""
+    with tempfile.TemporaryFile("w+", encoding="utf-8", dir=cwd) as errors:
+        with subprocess.Popen(
+            command, cwd=cwd, env=_calm(environment), stdout=subprocess.PIPE, stderr=errors, text=True
+        ) as process:
+            for line in process.stdout or ():
+                yield json.loads(line)
+        if process.returncode != 0:
+            errors.seek(0)
+            raise RuntimeError(_failed(command, process.returncode, errors.read()))
+
+
+def _calm(environment: Mapping[str, str]) -> dict[str, str]:
+    return {**os.environ, "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", **environment}
+
+
+def _failed(command: list[str], code: int, errors: str) -> str:
+    return f"{' '.join(command)}\nended with {code}:\n{errors[-2000:]}"
 
 
 def base_parser(description: str) -> argparse.ArgumentParser:

@@ -16,7 +16,8 @@ class DataSet:
     """A set and how it is cut.
 
     folder, train, test: where it is. valid: its development file, or None to carve one out of train.
-    rows: a stratified subset of so many rows of train. a_class: instead, so many of each class.
+    rows: a stratified subset of so many rows of train. a_class: instead, so many of each class. longest, ratio:
+    instead, a long tail, see `draw_long_tail`.
     dev_a_class: development rows of each class, from the rest of train; else a stratified dev_share of what was drawn.
     epochs: that it is trained for; None leaves it to the recipe. seed: of both draws. label: the column; rows with
     the same labels are a class.
@@ -29,6 +30,8 @@ class DataSet:
     valid: str | None = None
     rows: int | None = None
     a_class: int | None = None
+    longest: int | None = None
+    ratio: float = 1.0
     dev_a_class: int | None = None
     dev_share: float = 0.1
     epochs: int | None = None
@@ -40,9 +43,11 @@ class DataSet:
         every = np.arange(len(labels))
         if self.a_class is not None:
             chosen = draw_per_class(labels, self.a_class, seed=self.seed)
+        elif self.longest is not None:
+            chosen = draw_long_tail(labels, self.longest, self.ratio, seed=self.seed)
         else:
             chosen = every if self.rows is None else draw_stratified(labels, self.rows, seed=self.seed)
-        if self.valid is not None:
+        if self.valid is not None or self.dev_share == 0:
             return chosen, np.zeros(0, dtype=np.int64)
         if self.dev_a_class is not None:
             rest = np.setdiff1d(every, chosen)
@@ -55,10 +60,13 @@ class DataSet:
 
 @dataclass(frozen=True)
 class Files:
-    """The tables of one set. rows: a fingerprint of the numbers of the rows drawn. about: the split in words."""
+    """The tables of one set. rows: a fingerprint of the numbers of the rows drawn. about: the split in words.
+
+    valid: None where no rows were set aside for development.
+    """
 
     train: Path
-    valid: Path
+    valid: Path | None
     test: Path
     rows: str
     about: str
@@ -73,6 +81,21 @@ def draw_per_class(labels: Sequence[str], count: int, *, seed: int) -> np.ndarra
             raise ValueError(f"{len(rows)} rows of {labels[rows[0]]!r}, of which {count} are wanted")
         kept.append(rng.permutation(rows)[:count])
     return np.sort(np.concatenate(kept))
+
+
+def draw_long_tail(labels: Sequence[str], longest: int, ratio: float, *, seed: int) -> np.ndarray:
+    """Rows of an exponential long tail, ascending, int64: `longest` of the largest class, of the last a `ratio`th.
+
+    Of k + 1 classes, the largest first, among equals by name, the i-th (from 0) has longest * ratio ** (-i / k) rows,
+    rounded, at least 1: the rule of Cui et al. 2019. The seed picks the rows. ValueError for a class that has fewer.
+    """
+    rng = np.random.default_rng(seed)
+    classes = sorted(_by_class(labels), key=len, reverse=True)
+    wanted = [max(1, round(longest * ratio ** (-i / max(len(classes) - 1, 1)))) for i in range(len(classes))]
+    for rows, count in zip(classes, wanted, strict=True):
+        if len(rows) < count:
+            raise ValueError(f"{len(rows)} rows of {labels[rows[0]]!r}, of which {count} are wanted")
+    return np.sort(np.concatenate([rng.permutation(rows)[:n] for rows, n in zip(classes, wanted, strict=True)]))
 
 
 def draw_stratified(labels: Sequence[str], count: int, *, seed: int) -> np.ndarray:
@@ -110,16 +133,21 @@ def write(data_set: DataSet, data: Path, work: Path) -> Files:
     chosen, held = data_set.drawn([one if isinstance(one, str) else " ".join(sorted(one)) for one in labels])
     folder.mkdir(parents=True, exist_ok=True)
     pq.write_table(whole.take(chosen), folder / "train.parquet")
-    valid, test = folder / "valid.parquet", source / data_set.test
-    if data_set.valid is None:
+    valid: Path | None = folder / "valid.parquet"
+    if data_set.valid is not None:
+        valid = source / data_set.valid
+    elif len(held):
         pq.write_table(whole.take(held), valid)
     else:
-        valid = source / data_set.valid
-    n_dev, n_test = len(read_table(valid)), len(read_table(test))
+        valid = None
+    test = source / data_set.test
     rows = hashlib.sha256(np.concatenate([chosen, held]).astype("<i8").tobytes()).hexdigest()[:8]
-    about = f"{data_set.name}: {len(chosen):,} of {len(whole):,} rows to train on, {n_dev:,} development rows"
-    about += f" ({'carved out of train' if data_set.valid is None else data_set.valid}), {n_test:,} test rows"
-    about += f"; seed of the draw {data_set.seed}, rows {rows}"
+    about = f"{data_set.name}: {len(chosen):,} of {len(whole):,} rows to train on, "
+    if valid is None:
+        about += "no development rows"
+    else:
+        about += f"{len(read_table(valid)):,} development rows ({data_set.valid or 'carved out of train'})"
+    about += f", {len(read_table(test)):,} test rows; seed of the draw {data_set.seed}, rows {rows}"
     return Files(folder / "train.parquet", valid, test, rows, about)
 
 
@@ -132,5 +160,13 @@ EMOTION = DataSet("emotion", "emotion", "train.tsv", "test.tsv", valid="dev.tsv"
 GOEMOTIONS_10K = DataSet(
     "goemotions-10000", "goemotions", "train.jsonl", "test.jsonl", "dev.jsonl", rows=10_000, epochs=4, label="labels"
 )
+BANKING_TAIL = DataSet("banking77-long-tail", **_BANKING, longest=60, ratio=30, dev_share=0, epochs=4)
+EMOTION_TAIL = DataSet(
+    "emotion-long-tail", "emotion", "train.tsv", "test.tsv", longest=500, ratio=50, dev_share=0, epochs=6
+)
+GOEMOTIONS_4K = DataSet(
+    "goemotions-4000", "goemotions", "train.jsonl", "test.jsonl", "dev.jsonl", rows=4_000, epochs=3, label="labels"
+)
+TAIL_QUICK = DataSet("banking77-tail-quick", **_BANKING, longest=20, ratio=10, dev_share=0, epochs=2)
 BANKING_QUICK = DataSet("banking77-quick", **_BANKING, a_class=2, dev_a_class=2, epochs=2)
 CLINC_QUICK = DataSet("clinc150-quick", **_CLINC, rows=600, epochs=1)

@@ -9,6 +9,7 @@ from typing import Any
 
 import checkpoint_cost
 import faults
+import imbalance
 import memory
 import parity
 import regimes
@@ -37,6 +38,20 @@ run cost there, not how fast the systems are beside each other.
 All rows were measured before rows were packed and layers fused. What those change is measured in
 [performance.md](performance.md), on the same seeds with and without.
 """
+
+
+IMBALANCE = """`python benchmarks/imbalance.py --json benchmarks/results/imbalance.json --check`; what the options are,
+and what follows from this, is in [imbalance.md](imbalance.md). Test splits are scored once, with the last weights: none
+are chosen. "less plain" is the mean over seeds of the difference to the plain loss, with its standard error; all
+figures but nll are in points. Recall of the rare third is the mean over the third of the classes that has the fewest
+training rows. "macro-F1, tuned" has for each label the threshold that is best on the development split; the others 0.5.
+"""
+
+
+def imbalance_part(stored: Results) -> list[str]:
+    """What each option for rare classes does: lines of docs/results.md."""
+    tables = imbalance.page(stored)
+    return ["## Rare classes", "", IMBALANCE, *tables] if tables else []
 
 
 def faults_part() -> list[str]:
@@ -109,7 +124,9 @@ def results_page(results: Results) -> str:
         )
         machines[describe(run["machine"])] = None
     of_regimes = Results(FOLDER / "regimes.json")
-    machines |= dict.fromkeys(describe(run["machine"]) for run in of_regimes.runs.values())
+    of_imbalance = Results(FOLDER / "imbalance.json")
+    for others in (of_regimes, of_imbalance):
+        machines |= dict.fromkeys(describe(run["machine"]) for run in others.runs.values())
     return "\n".join(
         [
             "# Measured results",
@@ -127,6 +144,7 @@ def results_page(results: Results) -> str:
             table(["case", "system", "seed", "test metrics", "train s", "date"], runs),
             "",
             *regimes.page(of_regimes),
+            *imbalance_part(of_imbalance),
             *faults_part(),
             "## Machines",
             "",

@@ -27,9 +27,10 @@ DEFAULTS = {
                      floor=0.0, decay_fraction=0.2, head_first=0.0, unfreeze_share=0.0),
     "train": dict(epochs="auto", batch="auto", accumulate=1, token_budget=None, seed=0, precision="auto",
                   patience="auto", metric="auto", evaluations_per_epoch="auto", threads="auto",
-                  window=64, sampling="all", max_recoveries=8),
+                  window=64, sampling="all", sampling_power=0.5, max_recoveries=8),
     "length": dict(max_tokens="auto"),
-    "loss": dict(label_smoothing="auto", class_weights=None),
+    "loss": dict(function="plain", gamma=2.0, gamma_pos=0.0, gamma_neg=4.0, margin=0.05, label_smoothing="auto",
+                 class_weights=None, effective_beta=None),
     "regularise": dict(r_drop=0.0, adversarial=0.0, dropout_samples=1),
     "ensemble": dict(members=0, rounds=0, restart="anchor", anchor_share=0.6, restart_rate=0.5, restart_head_rate=0.1,
                      rewarm_fraction=0.05, student_epochs=0.0, teacher_share=0.5, ema_share=0.0, tail_share=0.0),
@@ -211,7 +212,7 @@ WRONG_VALUES = [
     ("data.label", "", "text that is not empty"),
     ("data.task", "binary", "single, multi, regression, or auto"),
     ("model.dropout", "1", "a number from 0 to below 1, or auto"),
-    ("loss.class_weights", "{a: -1}", "balanced, a mapping of names, each to a number above 0, or none"),
+    ("loss.class_weights", "{a: -1}", "balanced, effective, a mapping of names, each to a number above 0, or none"),
     ("schedule.shape", "step", "linear, cosine, cosine_restarts, one_cycle, wsd, or constant"),
 ]  # fmt: skip
 
@@ -275,7 +276,18 @@ def test_unknown_names_in_files_and_variables(write):
     assert "did you mean optim.lr?" in refusal(write("lr: 3e-5\n"))
     assert "SNAPFIT_TRAIN_EPOCH)" in refusal(environment={"SNAPFIT_TRAIN_EPOCH": "3"})
     assert "SNAPFIT_EPOCHS)" in refusal(environment={"SNAPFIT_EPOCHS": "3"})
-    assert load(environment={"SNAPFIT": "1", "OTHER": "x", "SNAPFIT_CACHE": "y", "SNAPFIT_KERNELS": "off"}) == Recipe()
+    assert (
+        load(
+            environment={
+                "SNAPFIT": "1",
+                "OTHER": "x",
+                "SNAPFIT_CACHE": "y",
+                "SNAPFIT_KERNELS": "off",
+                "SNAPFIT_REAL_DATA": "z",
+            }
+        )
+        == Recipe()
+    )
 
 
 def test_a_section_that_is_no_mapping(write):
@@ -398,7 +410,9 @@ values = st.fixed_dictionaries(
         "optim.betas": st.tuples(*[st.floats(0, 1, exclude_max=True)] * 2),
         "train.seed": st.integers(0, 2**32 - 1),
         "train.patience": st.none() | st.just("auto") | st.integers(1, 99),
-        "loss.class_weights": st.none() | st.just("balanced") | st.dictionaries(text, positive, max_size=4),
+        "loss.class_weights": st.none()
+        | st.sampled_from(["balanced", "effective"])
+        | st.dictionaries(text, positive, max_size=4),
     },
 )
 

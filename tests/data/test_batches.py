@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from snapfit.core.errors import BadInput
-from snapfit.data.batches import balanced_draw, micro_batches, pad, sorted_batches, step_rows
+from snapfit.data.batches import balanced_draw, micro_batches, pad, sorted_batches, step_rows, weighted_draw
 from snapfit.data.tokenizer import TokenIds
 
 LENGTHS = st.lists(st.integers(1, 60), max_size=120).map(lambda v: np.array(v, dtype=np.int64))
@@ -148,3 +148,39 @@ def test_a_balanced_draw_brings_up_every_class_alike() -> None:
     assert np.array_equal(drawn, balanced_draw(classes, seed=3, epoch=1))
     assert not np.array_equal(drawn, balanced_draw(classes, seed=3, epoch=2))
     assert not np.array_equal(drawn, balanced_draw(classes, seed=4, epoch=1))
+
+
+@given(st.lists(st.integers(1, 10**6), min_size=1, max_size=60), st.integers(0, 9), st.integers(0, 3))
+def test_a_weighted_draw_is_as_even_as_whole_numbers_can_be(weights: list[int], seed: int, epoch: int) -> None:
+    values = np.array(weights)
+    drawn = weighted_draw(values, seed=seed, epoch=epoch)
+    assert drawn.dtype == np.int64
+    assert len(drawn) == len(values)
+    times = np.bincount(drawn, minlength=len(values))
+    total = sum(weights)
+    for weight, found in zip(weights, times.tolist(), strict=True):
+        assert found in (len(weights) * weight // total, -(-len(weights) * weight // total))
+    assert np.array_equal(drawn, weighted_draw(values, seed=seed, epoch=epoch))
+
+
+def test_over_many_epochs_rows_come_up_in_proportion_to_their_weights() -> None:
+    weights = np.array([1, 2, 4, 8, 16, 1, 1, 7])
+    times = sum(np.bincount(weighted_draw(weights, seed=5, epoch=epoch), minlength=8) for epoch in range(2_000))
+    np.testing.assert_allclose(times / times.sum(), weights / weights.sum(), atol=0.006)
+    one, other = weighted_draw(weights, seed=5, epoch=0), weighted_draw(weights, seed=6, epoch=0)
+    assert not np.array_equal(one, other)
+
+
+def test_a_weighted_draw_of_equal_weights_takes_every_row_once() -> None:
+    assert sorted(weighted_draw(np.full(500, 7), seed=1, epoch=2)) == list(range(500))
+
+
+def test_a_weighted_draw_of_a_whole_pool_does_not_overflow() -> None:
+    weights = np.full(2**20, 2**20)
+    weights[:3] = 1
+    drawn = weighted_draw(weights, seed=0, epoch=0)
+    assert drawn.min() >= 0
+    assert np.bincount(drawn, minlength=2**20).max() <= 2
+    assert len(np.unique(drawn)) >= 2**20 - 6
+    with pytest.raises(BadInput, match="seed -1"):
+        weighted_draw(weights, seed=-1, epoch=0)

@@ -1,4 +1,4 @@
-"""Training continued after each of its steps, in twenty-four configurations, must end bit for bit as if never stopped.
+"""Training continued after each of its steps, in twenty-seven configurations, must end bit for bit as if never stopped.
 
 Each configuration has thirty steps, and so twenty-nine places to be continued from.
 """
@@ -107,6 +107,35 @@ CONFIGURATIONS = (
             "train__precision": "bf16",
             "train__accumulate": 2,
             "train__batch": 4,
+            "data__label": "labels",
+            "data__delimiter": "|",
+        },
+        kind="multi",
+    ),
+    Configuration(
+        "weighted-focal",
+        {
+            "train__sampling": "weighted",
+            "loss__function": "focal",
+            "loss__gamma": 1.5,
+            "train__token_budget": 72,
+            "train__batch": 8,
+            "train__epochs": 2.72,
+        },
+    ),
+    Configuration(
+        "effective-weights",
+        {"loss__class_weights": "effective", "loss__effective_beta": 0.9, "train__accumulate": 2, "train__batch": 4},
+    ),
+    Configuration(
+        "asymmetric-of-many",
+        {
+            "loss__function": "asymmetric",
+            "loss__class_weights": "effective",
+            "train__sampling": "weighted",
+            "train__sampling_power": 0.8,
+            "regularise__r_drop": 0.5,
+            "train__precision": "bf16",
             "data__label": "labels",
             "data__delimiter": "|",
         },

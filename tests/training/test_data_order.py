@@ -54,6 +54,17 @@ def test_the_window_and_the_classes_reach_the_order(window: int, balanced: bool)
     assert order.total_steps(1) == 5
 
 
+def test_the_weights_reach_the_order() -> None:
+    weights = np.where(np.arange(ROWS) < 4, 9, 1)  # half of the draws
+    order = DataOrder(LENGTHS, STEP_SIZE, seed=3, weights=weights)
+    first, again, second = (np.concatenate(list(order.steps(epoch))) for epoch in (0, 0, 1))
+    assert np.array_equal(first, again)
+    assert not np.array_equal(first, second)
+    for rows in (first, second):
+        assert len(rows) == ROWS
+        assert np.count_nonzero(rows < 4) == pytest.approx(ROWS / 2, abs=4)
+
+
 # ---------------------------------------------------------------- tables of many pools
 
 SIZES = PoolSizes(pool_rows=32, block_rows=4)
@@ -76,20 +87,28 @@ def test_pools_hold_every_row_once(n: int, step_size: int, seed: int, epoch: int
 
 
 @pytest.mark.parametrize("token_budget", [None, 40])
-@pytest.mark.parametrize("balanced", [False, True])
-def test_a_large_walk_goes_on_from_any_place(token_budget: int | None, balanced: bool) -> None:
-    classes = np.arange(203) % 5 if balanced else None
-    order = large_order(token_budget=token_budget, classes=classes)
+@pytest.mark.parametrize("drawn", [{}, {"classes": np.arange(203) % 5}, {"weights": 1 + np.arange(203) % 9}])
+def test_a_large_walk_goes_on_from_any_place(token_budget: int | None, drawn: dict[str, np.ndarray]) -> None:
+    order = large_order(token_budget=token_budget, **drawn)
     walk = order.walk()
     whole = [next(walk) for _ in range(2 * order.n_steps(0) + 3)]
     for start, (epoch, position, rows) in enumerate(whole[:-2]):
-        again = large_order(token_budget=token_budget, classes=classes).walk(epoch, position)
+        again = large_order(token_budget=token_budget, **drawn).walk(epoch, position)
         for expected in whole[start : start + 3]:
             found = next(again)
             assert found[:2] == expected[:2]
             assert np.array_equal(found[2], expected[2])
         assert rows.dtype == np.int64
     assert whole[-1][0] == 2
+
+
+def test_of_a_large_table_each_pool_is_drawn_from_by_its_weights() -> None:
+    weights = np.where(np.arange(203) % 8 == 0, 21, 1)  # three quarters of the draws
+    order = large_order(weights=weights)
+    for epoch in range(2):
+        rows = np.concatenate(list(order.steps(epoch)))
+        assert len(rows) == 203
+        assert np.mean(rows % 8 == 0) == pytest.approx(0.75, abs=0.03)
 
 
 def test_total_steps_of_a_large_table() -> None:

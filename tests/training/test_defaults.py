@@ -211,6 +211,28 @@ def test_the_metric_goes_with_the_task(task: str, metric: str) -> None:
     assert resolve(Recipe(), facts(task=task))[0].train.metric == metric
 
 
+@pytest.mark.parametrize(
+    ("task", "largest", "metric"),
+    [
+        ("single", ("spam", 0.6), "accuracy"),
+        ("single", ("spam", 0.6001), "macro_f1"),
+        ("single", ("spam", 0.999), "macro_f1"),
+        ("multi", ("spam", 0.9), "micro_f1"),
+        ("regression", ("spam", 1.0), "pearson"),
+    ],
+)
+def test_the_metric_sees_small_classes_beside_a_large_one(task: Task, largest: tuple[str, float], metric: str) -> None:
+    recipe, reasons = resolve(Recipe(), facts(task=task, largest=largest))
+    assert recipe.train.metric == metric
+    assert ("macro-F1" in reasons["train.metric"]) == (metric == "macro_f1")
+
+
+def test_the_reason_names_the_class_and_its_share() -> None:
+    reason = resolve(Recipe(), facts(largest=("ham\x1b[31m", 0.867)))[1]["train.metric"]
+    assert r"'ham\x1b[31m' has 86.7% of the training rows, more than 60%" in reason
+    assert "\x1b" not in reason
+
+
 def test_a_metric_of_another_task_is_refused() -> None:
     with pytest.raises(BadInput, match=r"train\.metric is 'accuracy'"):
         resolve(Recipe().with_values({"train.metric": "accuracy"}), facts(task="regression"))

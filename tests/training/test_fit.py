@@ -260,17 +260,33 @@ def test_a_constant_target_is_learnt(encoder: Path) -> None:
     np.testing.assert_allclose(train_logits(fitted, tables).numpy(), 7.5, atol=0.3)
 
 
-def test_balanced_class_weights_are_in_the_loss(encoder: Path) -> None:
+def test_weights_and_exponents_are_in_the_loss(encoder: Path) -> None:
     rows = [*toys.single_rows(90), *(row for row in toys.single_rows(150, seed=9) if row["label"] == "food")]
     tables = tables_of(rows, encoder, data__valid_fraction=0.0)
     settings = {"optim__lr": 1e-12, "train__batch": len(rows), "train__epochs": 1}
     targets = torch.from_numpy(tables.label_set.encode(tables.splits["train"].labels))
     counts = torch.bincount(targets).float()
     for setting, factors in (("balanced", len(rows) / (3 * counts)), (None, torch.ones(3))):
-        fitted, events = run(tables, make_recipe(encoder, loss__class_weights=setting, **settings))
-        losses = functional.cross_entropy(train_logits(fitted, tables), targets, reduction="none")
-        expected = (losses * factors[targets]).mean()
-        assert of_kind(events, "step")[0]["loss"] == pytest.approx(expected.item(), rel=1e-5)
+        for function, gamma in (("plain", 0.0), ("focal", 3.0)):
+            asked = {"loss__class_weights": setting, "loss__function": function, "loss__gamma": 3.0}
+            fitted, events = run(tables, make_recipe(encoder, **asked, **settings))
+            logits = train_logits(fitted, tables)
+            losses = functional.cross_entropy(logits, targets, reduction="none")
+            losses = (1 - logits.softmax(-1)[torch.arange(len(rows)), targets]) ** gamma * losses
+            expected = (losses * factors[targets]).mean()
+            assert of_kind(events, "step")[0]["loss"] == pytest.approx(expected.item(), rel=1e-5)
+
+
+def test_the_asymmetric_loss_of_a_step_is_the_papers(encoder: Path) -> None:
+    tables = tables_of(toys.multi_rows(60), encoder, data__valid_fraction=0.0)
+    settings = {"optim__lr": 1e-12, "train__batch": 60, "train__epochs": 1, "loss__function": "asymmetric"}
+    settings |= {"loss__gamma_pos": 1.0, "loss__gamma_neg": 3.0, "loss__margin": 0.1}
+    fitted, events = run(tables, make_recipe(encoder, **settings))
+    p = torch.sigmoid(train_logits(fitted, tables))
+    holds = torch.from_numpy(tables.label_set.encode(tables.splits["train"].labels))
+    shifted = (p - 0.1).clamp(min=0.0)
+    cells = -holds * (1 - p) * p.log() - (1 - holds) * shifted**3 * (1 - shifted).log()
+    assert of_kind(events, "step")[0]["loss"] == pytest.approx(cells.mean().item(), rel=1e-5)
 
 
 def test_accumulation_and_token_budget(encoder: Path) -> None:

@@ -51,6 +51,18 @@ def test_a_loss_far_beyond_the_usual_is_a_spike() -> None:
     assert not guard.accepts(math.nextafter(SPIKE * 2.0, math.inf))
 
 
+def test_heavy_rows_are_no_spike() -> None:
+    guard = Guard(3, heaviest=15.0)
+    for _ in range(FIRST_STEPS):
+        guard.saw(2.0)
+    assert guard.accepts(SPIKE * 30.0)
+    assert not guard.accepts(math.nextafter(SPIKE * 30.0, math.inf))
+    light = Guard(3, heaviest=0.5)  # no row weighs more than the mean one: as without weights
+    for _ in range(FIRST_STEPS):
+        light.saw(2.0)
+    assert light.accepts(SPIKE * 2.0)
+
+
 def test_what_is_usual_falls_no_lower_than_it_was_in_the_first_steps() -> None:
     guard = guard_after([2.0] * FIRST_STEPS + [1e-6] * 3 * RECENT_STEPS)
     assert guard.accepts(SPIKE * 2.0)

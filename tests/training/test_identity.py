@@ -47,7 +47,8 @@ FREE = {"checkpoint.every_steps", "checkpoint.keep", "log.level", "log.interval_
 ACCEPTABLE = {
     *("train.epochs", "train.patience", "train.evaluations_per_epoch", "train.threads", "train.precision"),
     *("optim.lr", "optim.head_lr_factor", "optim.layer_ratio", "optim.weight_decay", "optim.max_grad_norm"),
-    *("loss.label_smoothing", "loss.class_weights"),
+    *("loss.function", "loss.gamma", "loss.gamma_pos", "loss.gamma_neg", "loss.margin"),
+    *("loss.label_smoothing", "loss.class_weights", "loss.effective_beta"),
     *("schedule.shape", "schedule.warmup_fraction", "schedule.cycles", "schedule.cycle_mult"),
     *("schedule.cycle_decay", "schedule.floor", "schedule.decay_fraction"),
     *("schedule.head_first", "schedule.unfreeze_share"),
@@ -69,7 +70,15 @@ def test_every_setting_has_its_weight(key: str) -> None:
 
 def test_the_lists_name_settings_that_there_are() -> None:
     assert (FREE | ACCEPTABLE).issubset(KEYS)
-    for key in ("train.seed", "train.batch", "train.accumulate", "train.sampling", "optim.name", "train.metric"):
+    for key in (
+        "train.seed",
+        "train.batch",
+        "train.accumulate",
+        "train.sampling",
+        "train.sampling_power",
+        "optim.name",
+        "train.metric",
+    ):
         assert setting_weight(key) == "forbidden"
 
 

@@ -19,7 +19,7 @@ from snapfit.training.fit import fit
 from snapfit.training.identity import differences
 from snapfit.training.loop import Examples
 from snapfit.training.plan import Plan, make_plan
-from snapfit.training.prepare import TargetsOnDemand, class_weights, read_tables
+from snapfit.training.prepare import TargetsOnDemand, label_counts, read_tables, training_counts
 from stage import SETTINGS, Stage, newest, stop_at_step
 
 SIZES = PoolSizes(pool_rows=32, block_rows=8)
@@ -75,8 +75,14 @@ def test_a_large_table_is_read_piece_by_piece(encoder: Path) -> None:
 
 @pytest.mark.parametrize(
     "settings",
-    [{}, {"train__token_budget": 64}, {"train__sampling": "balanced"}, {"loss__class_weights": "balanced"}],
-    ids=lambda settings: next(iter(settings), "plain"),
+    [
+        {},
+        {"train__token_budget": 64},
+        {"train__sampling": "balanced"},
+        {"train__sampling": "weighted"},
+        {"loss__class_weights": "effective", "loss__function": "focal"},
+    ],
+    ids=["plain", "token-budget", "balanced", "weighted", "focal"],
 )
 def test_when_rows_are_tokenised_decides_nothing(encoder: Path, cache: Path, settings: dict[str, Any]) -> None:
     lazily = trained(plan_of(encoder, **settings))
@@ -99,11 +105,14 @@ def test_without_a_cache(encoder: Path, monkeypatch: pytest.MonkeyPatch, tmp_pat
     assert trained(plan_of(encoder)) == expected
 
 
-@pytest.mark.parametrize("step", [3, 20])
-def test_it_goes_on_from_any_step(encoder: Path, tmp_path: Path, step: int) -> None:
-    expected = trained(plan_of(encoder))
-    Stage(plan_of(encoder), tmp_path / "checkpoints", on=stop_at_step(step)).run()
-    resumed = Stage(plan_of(encoder), tmp_path / "checkpoints", resume=newest(tmp_path / "checkpoints"))
+@pytest.mark.parametrize(("step", "sampling"), [(3, "all"), (20, "all"), (11, "weighted")])
+def test_it_goes_on_from_any_step(encoder: Path, tmp_path: Path, step: int, sampling: str) -> None:
+    def plan() -> Plan:
+        return plan_of(encoder, train__sampling=sampling)
+
+    expected = trained(plan())
+    Stage(plan(), tmp_path / "checkpoints", on=stop_at_step(step)).run()
+    resumed = Stage(plan(), tmp_path / "checkpoints", resume=newest(tmp_path / "checkpoints"))
     assert resumed.training.progress.step == step
     assert resumed.run().state() == expected
 
@@ -152,17 +161,16 @@ def test_a_label_that_only_the_validation_table_has(encoder: Path) -> None:
 
 
 @pytest.mark.parametrize("task", ["single", "multi"])
-def test_class_weights_count_all_rows(task: str) -> None:
+def test_labels_are_counted_in_all_rows(task: str) -> None:
     rows = toys.single_rows(ROWS) if task == "single" else toys.multi_rows(ROWS)
     small, large = (read_tables(rows, None, None, Recipe().data, sizes=sizes) for sizes in (None, SIZES))
     records = large.splits["train"]
     targets = TargetsOnDemand(records.labels, large.label_set, "here")
     whole = large.label_set.encode(records.take(np.arange(20)).labels)
     assert np.array_equal(targets[np.arange(20)], whole)
-    weights = class_weights("balanced", large.label_set, targets)
     every = large.label_set.encode([row for slab in records.labels.slabs() for row in slab])  # type: ignore[union-attr]
-    assert weights is not None
-    np.testing.assert_allclose(weights, class_weights("balanced", large.label_set, every))
+    assert np.array_equal(label_counts(targets, large.label_set), large.label_set.counts(every))
+    assert np.array_equal(training_counts(large), large.label_set.counts(every))
     assert small.label_set == large.label_set
     assert isinstance(large.label_set, LabelSet)
 

@@ -8,11 +8,11 @@ import pytest
 
 import toys
 from snapfit.core.errors import BadInput
-from snapfit.core.labels import LabelSet
 from snapfit.core.recipe import Recipe
+from snapfit.training.class_weights import class_weights
 from snapfit.training.defaults import is_resolved
 from snapfit.training.identity import differences
-from snapfit.training.plan import Plan, _classes, make_plan
+from snapfit.training.plan import Plan, make_plan
 from snapfit.training.prepare import read_tables
 
 SETTINGS = toys.QUICK | {"model__pooling": "mean", "data__task": "auto"}
@@ -90,6 +90,69 @@ def test_the_order_is_that_of_the_recipe(encoder: Path) -> None:
     assert set(plan.examples) == {"train", "valid"}
 
 
+# ---------------------------------------------------------------- rare classes
+
+
+def lopsided(share: int) -> list[dict[str, Any]]:
+    """A hundred rows, so many of them food."""
+    food, others = ([row for row in toys.single_rows(300) if (row["label"] == "food") == of] for of in (True, False))
+    return food[:share] + others[: 100 - share]
+
+
+@pytest.mark.parametrize(("share", "metric"), [(60, "accuracy"), (61, "macro_f1")])
+def test_the_metric_of_a_table_that_one_class_has_most_of(encoder: Path, share: int, metric: str) -> None:
+    plan = plan_of(encoder, lopsided(share), valid=toys.single_rows(12, seed=1))
+    assert plan.recipe.train.metric == metric
+    assert ("'food' has 61.0% of the training rows" in plan.reasons["train.metric"]) == (metric == "macro_f1")
+    stated = plan_of(encoder, lopsided(share), valid=toys.single_rows(12, seed=1), train__metric="nll")
+    assert stated.recipe.train.metric == "nll"
+    assert "train.metric" not in stated.reasons
+
+
+def test_class_weights_are_settled_and_told(encoder: Path) -> None:
+    plan = plan_of(encoder, lopsided(80), valid=toys.single_rows(12, seed=1), loss__class_weights="effective")
+    counts = plan.label_set.counts(plan.examples["train"].targets)
+    expected = class_weights("effective", plan.label_set, counts, 100)
+    assert np.array_equal(plan.weights, expected)
+    assert plan.reasons["loss.class_weights"].startswith("rows weigh 0.")
+    assert plan.reasons["loss.class_weights"].endswith("; beta 0.97")
+    given = plan_of(encoder, lopsided(80), loss__class_weights="effective", loss__effective_beta=0.5)
+    assert given.reasons["loss.class_weights"].endswith("; beta 0.5")
+    assert plan_of(encoder).weights is None
+
+
+def test_a_resolved_plan_has_the_weights_of_its_table_again(encoder: Path) -> None:
+    first = plan_of(encoder, lopsided(80), loss__class_weights="balanced")
+    again = make_plan(first.tables, first.recipe, notify=lambda kind, **fields: None, reasons=first.reasons)
+    assert np.array_equal(again.weights, first.weights)
+    assert again.reasons == first.reasons
+    without = first.recipe.with_values({"loss.class_weights": None})
+    plain = make_plan(first.tables, without, notify=lambda kind, **fields: None, reasons=first.reasons)
+    assert plain.weights is None
+    assert "loss.class_weights" not in plain.reasons
+    (found,) = differences(first.identity(), plain.identity())
+    assert (found.what, found.weight) == ("loss.class_weights", "acceptable")
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings", "found"),
+    [
+        ("regression", {"loss__function": "focal"}, "'focal' for a regression"),
+        ("regression", {"loss__function": "asymmetric"}, "'asymmetric' for a regression"),
+        ("single", {"loss__function": "asymmetric"}, "'asymmetric' for one label a text"),
+        ("regression", {"loss__class_weights": "effective"}, r"loss\.class_weights for a regression"),
+        ("multi", {"loss__class_weights": {"foods": 2.0}}, "'foods'"),
+    ],
+)
+def test_losses_that_mean_nothing_are_refused_before_anything_is_read(
+    encoder: Path, monkeypatch: pytest.MonkeyPatch, kind: str, settings: dict[str, Any], found: str
+) -> None:
+    monkeypatch.setattr("snapfit.training.plan.open_encoder", None)
+    with pytest.raises(BadInput, match=found) as caught:
+        plan_of(encoder, toys.ROWS[kind](40), **settings)
+    assert caught.value.fix
+
+
 # ---------------------------------------------------------------- identity
 
 
@@ -152,39 +215,3 @@ def test_the_test_table_is_in_the_identity_and_free(encoder: Path) -> None:
     then, now = plan_of(encoder).identity(), plan_of(encoder, test=toys.single_rows(9, seed=2)).identity()
     (found,) = differences(then, now)
     assert (found.what, found.weight) == ("the test table", "free")
-
-
-# ---------------------------------------------------------------- balanced sampling
-
-
-def test_classes_of_single_labels_are_the_targets() -> None:
-    targets = np.array([2, 0, 0, 1])
-    assert _classes(targets, LabelSet("single", ("a", "b", "c"))) is targets
-
-
-def test_of_several_labels_the_rarest_counts() -> None:
-    label_set = LabelSet("multi", ("common", "rare", "some"))
-    targets = np.array(
-        [[1, 0, 0], [1, 0, 1], [1, 1, 1], [0, 1, 0], [0, 0, 0], [1, 0, 1], [0, 0, 1]], dtype=np.float32
-    )  # 4 common, 2 rare, 4 some; of equally rare ones the first counts
-    assert _classes(targets, label_set).tolist() == [0, 0, 1, 1, 3, 0, 2]
-
-
-@pytest.mark.parametrize("kind", ["single", "multi"])
-def test_balanced_sampling_draws_the_classes_alike(encoder: Path, kind: str) -> None:
-    rows = toys.ROWS[kind](90) + [row for row in toys.ROWS[kind](200, seed=7) if row.get("label") == "food"]
-    plan = plan_of(encoder, rows, train__sampling="balanced")
-    classes = plan.order.classes
-    assert classes is not None
-    assert len(classes) == len(plan.examples["train"].tokens)
-    drawn = np.concatenate([classes[step] for epoch in range(4) for step in plan.order.steps(epoch)])
-    shares = np.bincount(drawn)[np.unique(classes)] / len(drawn)
-    np.testing.assert_allclose(shares, 1 / len(shares), atol=0.08)
-    if kind == "single":  # as they stand in the table they are far from it
-        own = np.bincount(classes) / len(classes)
-        assert own.max() - own.min() > 0.2
-
-
-def test_balanced_sampling_of_a_regression_is_refused(encoder: Path) -> None:
-    with pytest.raises(BadInput, match=r"train\.sampling is 'balanced' for a regression"):
-        plan_of(encoder, toys.regression_rows(40), train__sampling="balanced")

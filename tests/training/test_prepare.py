@@ -1,11 +1,10 @@
-"""Tables made ready for the loop: splits that agree on columns and labels, targets, class weights, limits."""
+"""Tables made ready for the loop: splits that agree on columns and labels, targets, limits."""
 
 import json
 from pathlib import Path
 
 import numpy as np
 import pytest
-from sklearn.utils.class_weight import compute_class_weight
 
 import toys
 from snapfit.core.errors import BadInput
@@ -14,7 +13,6 @@ from snapfit.core.recipe import Recipe
 from snapfit.core.recipe_sections import DataSection
 from snapfit.training import prepare
 from snapfit.training.prepare import (
-    class_weights,
     encoder_limit,
     held_out_rows,
     identity_hash,
@@ -151,48 +149,6 @@ def test_more_tokens_than_positions_are_refused(recipe: Recipe) -> None:
     assert encoder_limit(source) == 64
     with pytest.raises(BadInput, match=r"length\.max_tokens is 65"):
         tokenise(tables, source, files, 65)
-
-
-# ---------------------------------------------------------------- class weights
-
-
-def test_no_class_weights() -> None:
-    assert class_weights(None, LabelSet("single", ("a", "b")), np.array([0, 1])) is None
-
-
-def test_balanced_is_scikit_learns() -> None:
-    targets = np.array([0] * 6 + [1] * 3 + [2])
-    weights = class_weights("balanced", LabelSet("single", ("a", "b", "c")), targets)
-    expected = compute_class_weight("balanced", classes=np.arange(3), y=targets)
-    np.testing.assert_allclose(weights, expected, rtol=1e-6)
-    assert weights.dtype == np.float32
-    assert weights[targets].mean() == pytest.approx(1.0)
-
-
-def test_balanced_multi_is_negatives_per_positive() -> None:
-    targets = np.array([[1, 1, 0], [1, 0, 0], [1, 0, 0], [1, 1, 0]], np.float32)
-    weights = class_weights("balanced", LabelSet("multi", ("a", "b", "c")), targets)
-    np.testing.assert_allclose(weights, [1 / 4, 2 / 2, 3 / 1])
-
-
-def test_stated_weights_have_a_mean_of_one_over_the_rows() -> None:
-    targets = np.array([0] * 6 + [1] * 3 + [2])
-    weights = class_weights({"b": 4.0}, LabelSet("single", ("a", "b", "c")), targets)
-    assert weights[targets].mean() == pytest.approx(1.0)
-    assert weights[1] / weights[0] == pytest.approx(4.0)
-    assert weights[2] == weights[0]
-
-
-def test_stated_weights_of_multi_are_kept() -> None:
-    weights = class_weights({"b": 4.0}, LabelSet("multi", ("a", "b")), np.ones((3, 2), np.float32))
-    assert weights.tolist() == [1.0, 4.0]
-
-
-def test_weights_that_fit_nothing() -> None:
-    with pytest.raises(BadInput, match="'zebra'"):
-        class_weights({"zebra": 2.0}, LabelSet("single", ("a", "b")), np.array([0, 1]))
-    with pytest.raises(BadInput, match="for a regression"):
-        class_weights("balanced", LabelSet("regression", ("score",)), np.ones((3, 1), np.float32))
 
 
 def test_what_takes_a_while_is_told_before_it_is_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

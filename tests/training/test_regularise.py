@@ -141,6 +141,25 @@ def test_options_that_are_off_leave_the_plain_loss(encoder: Path) -> None:
     assert len(inputs["input_ids"]) == len(targets)
 
 
+RARE = {"loss__function": "focal", "loss__class_weights": {"food": 3.0}, "train__sampling": "weighted"}
+"""What is for rare classes, one label a text."""
+
+
+@pytest.mark.parametrize("settings", [{}, ALL], ids=["alone", "with all"])
+def test_losses_for_rare_classes_are_the_same_in_micro_batches_and_packed(
+    encoder: Path, settings: dict[str, Any]
+) -> None:
+    whole = Stage(make_plan_on(encoder, **RARE, **CALM, **settings)).run()
+    parts = Stage(make_plan_on(encoder, **RARE, **CALM, **settings, train__accumulate=4, train__batch=2)).run()
+    np.testing.assert_allclose(losses(parts), losses(whole), rtol=5e-5)
+    assert {event["micro_batches"] for event in parts.of_kind("step")} == {4}
+    padded = Stage(make_plan_on(encoder, **RARE, **CALM, **settings))
+    use_padding(padded.training.assembly.model)
+    np.testing.assert_allclose(losses(padded.run()), losses(whole), rtol=5e-5)
+    plain = Stage(make_plan_on(encoder, **CALM, **settings)).run()
+    assert abs(losses(plain)[0] - losses(whole)[0]) > 0.01
+
+
 @pytest.mark.parametrize("family", ["bert", "mpnet"])
 def test_accumulation_changes_nothing(tmp_path: Path, family: str) -> None:
     place = toys.encoder_folder(tmp_path, family)
@@ -180,6 +199,8 @@ def test_memory_that_runs_out_counts_both_copies(encoder: Path) -> None:
 def test_other_tasks_learn_with_all_of_it(tmp_path: Path, kind: str) -> None:
     column = {"multi": {"data__label": "labels"}, "regression": {}}[kind]
     settings = ALL | {"regularise__adversarial": 0.1, "train__epochs": 10, "log__interval_steps": 1} | column
+    if kind == "multi":
+        settings |= {"loss__function": "asymmetric", "loss__class_weights": "balanced", "train__sampling": "weighted"}
     run = toys.new_run(tmp_path, kind, model__pooling="mean", model__dropout=0.1, **settings)
     steps = [event["loss"] for event in run.events if event["kind"] == "step"]
     assert np.mean(steps[-10:]) < 0.8 * np.mean(steps[:10])

@@ -28,7 +28,14 @@ def plan(tmp_path_factory: pytest.TempPathFactory) -> Plan:
 
     encoder = toys.encoder_folder(tmp_path_factory.mktemp("encoder"))
     return stage.make_plan_on(
-        encoder, ensemble__members=3, ensemble__student_epochs=1.5, loss__label_smoothing=0.1, train__patience=5
+        encoder,
+        ensemble__members=3,
+        ensemble__student_epochs=1.5,
+        loss__label_smoothing=0.1,
+        loss__function="focal",
+        loss__class_weights="effective",
+        train__sampling="weighted",
+        train__patience=5,
     )
 
 
@@ -125,6 +132,10 @@ def test_the_students_training_is_the_runs_at_the_rates_of_a_round(plan: Plan) -
         before.optim.lr * before.optim.head_lr_factor * 0.1  # type: ignore[operator]
     )
     assert (now.loss.label_smoothing, now.train.patience, now.ensemble.members) == (0.0, None, 0)
+    assert (now.loss.function, now.loss.class_weights, now.train.sampling) == ("plain", None, "all")
+    assert plan.weights is not None
+    assert plan.order.weights is not None
+    assert taught.weights is taught.order.weights is None
     assert taught.total_steps == plan.order.total_steps(1.5)
     assert taught.order.seed != plan.order.seed
     assert taught.identity() != plan.identity()

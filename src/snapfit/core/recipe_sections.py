@@ -182,7 +182,8 @@ class TrainSection(Section):
     accumulate: AtLeastOne = 1
     token_budget: AtLeastOne | None = None  # padded tokens of a step at most
     window: AtLeastOne = 64  # steps whose rows are sorted by length together; 1: plain random order
-    sampling: Literal["all", "balanced"] = "all"  # balanced: rows drawn so that all classes come up alike
+    sampling: Literal["all", "balanced", "weighted"] = "all"  # balanced: rows drawn so that all classes come up alike
+    sampling_power: Share = 0.5  # of weighted: rows drawn in proportion to (rows of their class) ** -power
     seed: Seed = 0
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     patience: AtLeastOne | Auto | None = "auto"  # evaluations without a gain before the run stops
@@ -208,12 +209,21 @@ class LengthSection(Section):
 
 
 class LossSection(Section):
-    """What the loss adds to plain cross-entropy, binary cross-entropy or squared error."""
+    """The loss: cross-entropy, binary cross-entropy or squared error, and what is done to it; see `snapfit.nn.losses`.
+
+    Weights of classes are made in `snapfit.training.class_weights`.
+    """
 
     section: ClassVar[str] = "loss"
 
+    function: Literal["plain", "focal", "asymmetric"] = "plain"
+    gamma: NotNegative = 2.0  # of focal: the exponent by which what is answered right already counts less
+    gamma_pos: NotNegative = 0.0  # of asymmetric: that of labels which hold
+    gamma_neg: NotNegative = 4.0  # and of those which do not
+    margin: Below1 = 0.05  # of asymmetric: labels that do not hold count nothing up to this score
     label_smoothing: Below1 | Auto = "auto"
-    class_weights: Literal["balanced"] | dict[str, Above0] | None = None
+    class_weights: Literal["balanced", "effective"] | dict[str, Above0] | None = None
+    effective_beta: Below1 | None = None  # of effective; none: from the mean rows of a class
 
 
 class RegulariseSection(Section):

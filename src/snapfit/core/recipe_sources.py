@@ -18,7 +18,7 @@ import yaml
 from snapfit.core.errors import BadInput
 
 PREFIX = "SNAPFIT_"
-NOT_SETTINGS = frozenset({"SNAPFIT_CACHE", "SNAPFIT_KERNELS"})
+NOT_SETTINGS = frozenset({"SNAPFIT_CACHE", "SNAPFIT_KERNELS", "SNAPFIT_REAL_DATA"})
 """Environment variables with the prefix that are read elsewhere."""
 
 _NULLS = frozenset({"", "~", "null", "Null", "NULL"})

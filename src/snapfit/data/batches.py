@@ -18,8 +18,8 @@ BLOCK_ROWS = 1024
 POOL_ROWS = 2**20
 """Rows that are shuffled together: a table of up to so many is one pool, a larger one is cut into pools of so many."""
 _STREAM = 1 << 128
-"""Draws of a Philox counter that are set aside for each purpose; 0: steps, 1: balanced draws, 2: blocks of a large
-table, then two for each of its pools."""
+"""Draws of a Philox counter that are set aside for each purpose; 0: steps, 1: draws by class or weight, 2: blocks of a
+large table, then two for each of its pools."""
 
 
 def _check_least(least: int, **values: int | None) -> None:
@@ -146,7 +146,7 @@ def n_block_rows(blocks: np.ndarray, n: int, sizes: PoolSizes = SIZES) -> int:
 
 
 def pool_streams(pool: int, n_pools: int) -> tuple[int, int]:
-    """The random streams of a pool's steps and of its balanced draw; an only pool has those of a small table."""
+    """The random streams of a pool's steps and of the draw of its rows; an only pool has those of a small table."""
     return (0, 1) if n_pools == 1 else (3 + 2 * pool, 4 + 2 * pool)
 
 
@@ -165,6 +165,24 @@ def balanced_draw(classes: np.ndarray, *, seed: int, epoch: int, stream: int = 1
     chosen = present[bits.random_raw(len(classes)) % np.uint64(len(present))]
     places = (bits.random_raw(len(classes)) % counts[chosen].astype(np.uint64)).astype(np.int64)
     return np.asarray(by_class[starts[chosen] + places], dtype=np.int64)
+
+
+def weighted_draw(weights: np.ndarray, *, seed: int, epoch: int, stream: int = 1) -> np.ndarray:
+    """As many rows as there are, each drawn in proportion to its weight, as evenly as can be: int64 [n].
+
+    weights: of each row, int64 [n], none below 1, their sum below 2^62. Of n rows whose weights add up to w, one of
+    weight v comes up floor(n v / w) or ceil(n v / w) times, and n v / w times over many epochs: systematic sampling,
+    in a random order. A pure function of (weights, seed, epoch) in whole numbers. stream: see `step_rows`.
+    Raises BadInput for a seed or epoch below 0.
+    """
+    _check_least(0, seed=seed, epoch=epoch)
+    n, bits = len(weights), _bits(seed, epoch, stream)
+    order = np.argsort(bits.random_raw(n), kind="stable")
+    ends = np.cumsum(weights[order])
+    total = int(ends[-1])
+    start, steps = int(bits.random_raw()) % total, np.arange(n)
+    points = steps * (total // n) + (start + steps * (total % n)) // n  # (start + step * total) // n, without overflow
+    return np.asarray(order[np.searchsorted(ends, points, side="right")], dtype=np.int64)
 
 
 def micro_batches(rows: np.ndarray, accumulate: int) -> list[np.ndarray]:

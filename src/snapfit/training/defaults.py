@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 
 from snapfit.core.errors import BadInput, nearest
-from snapfit.core.labels import Task
+from snapfit.core.labels import LabelSet, Task
 from snapfit.core.metrics import default_metric, metrics_of
 from snapfit.core.recipe import Recipe
+from snapfit.training.class_weights import check_class_weights
 
 Resolved = tuple[Any, str]
 """A value and the reason for it."""
@@ -28,7 +29,7 @@ class Facts:
     table of a sample.
     layer_parameters: numbers in the encoder without its embedding tables. max_positions: its limit in tokens, if any.
     precision: "fp32" or "bf16" as measured, with the reason. pooling: as measured, with the reason.
-    threads: of torch.
+    threads: of torch. largest: of one label a text, the label with the most training rows, and its share of them.
     """
 
     task: Task
@@ -40,6 +41,7 @@ class Facts:
     precision: Resolved
     pooling: Resolved
     threads: int
+    largest: tuple[str, float] | None = None
 
 
 def encoder_rate(layer_parameters: int) -> float:
@@ -100,6 +102,21 @@ def label_smoothing(task: Task, n_outputs: int) -> float:
     return 0.1 if task == "single" and n_outputs >= MANY_CLASSES else 0.0
 
 
+MAJORITY = 0.6
+"""A class with a larger share of the rows makes accuracy blind to the others: whoever always names it has as much."""
+
+
+def metric_of(task: Task, largest: tuple[str, float] | None) -> Resolved:
+    """The task's usual metric; macro-F1, in which all classes count alike, where one class has most of the rows."""
+    if task == "single" and largest is not None and largest[1] > MAJORITY:
+        name, share = largest
+        return "macro_f1", (
+            f"{name!r} has {share:.1%} of the training rows, more than {MAJORITY:.0%}: always to answer it would be "
+            "as accurate; in macro-F1 all classes count alike"
+        )
+    return default_metric(task), f"the usual one for task {task!r}"
+
+
 def evaluations_per_epoch(epochs: float) -> int:
     """Two where epochs are few, else one."""
     return 2 if epochs <= 5 else 1
@@ -156,7 +173,7 @@ def _run_rules(recipe: Recipe, facts: Facts) -> Rules:
             lambda known: (evaluations_per_epoch(known["train.epochs"]), "two while epochs are few"),
         ),
         ("train.patience", lambda known: (None, "a rate that falls to zero gains most at its end; the best is kept")),
-        ("train.metric", lambda known: (default_metric(facts.task), f"the usual one for task {facts.task!r}")),
+        ("train.metric", lambda known: metric_of(facts.task, facts.largest)),
         (
             "optim.lr",
             lambda known: (
@@ -216,3 +233,22 @@ def check_metric(metric: str, task: Task) -> None:
             f"a metric of task {task!r}: {', '.join(usable)}",
             f"--set train.metric={nearest(metric, usable) or usable[0]}",
         )
+
+
+def check_loss(recipe: Recipe, label_set: LabelSet) -> None:
+    """Raise BadInput for a loss, or weights of classes, that mean nothing for the task."""
+    function, task = recipe.loss.function, label_set.task
+    if function != "plain" and task == "regression":
+        raise BadInput(
+            f"loss.function is {function!r} for a regression",
+            "plain, which is squared error: there are no classes of which some are easy",
+            "--set loss.function=plain",
+        )
+    if function == "asymmetric" and task == "single":
+        raise BadInput(
+            "loss.function is 'asymmetric' for one label a text",
+            "many labels a text, of which most do not hold; or focal, or plain",
+            "--set loss.function=focal; many labels in a cell are told by --delimiter",
+        )
+    if recipe.loss.class_weights is not None:
+        check_class_weights(recipe.loss.class_weights, label_set)

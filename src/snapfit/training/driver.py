@@ -80,7 +80,7 @@ class Training:
         metric = recipe.train.metric
         self.progress = Progress(
             BestWeights(lambda new, old: is_better(metric, new, old)),
-            Guard(recipe.train.max_recoveries),
+            Guard(recipe.train.max_recoveries, heaviest=1.0 if plan.weights is None else float(plan.weights.max())),
             recipe.train.accumulate,
             members=members,
             trajectory=Trajectory.of(recipe, self.assembly),

@@ -2,8 +2,9 @@
 
 The rules, in the order in which they apply to a step:
 
-- A loss or gradient that is not finite, or a loss beyond SPIKE times what a model that knows nothing has: nothing of
-  the step is applied, its batch is skipped, the schedule goes on.
+- A loss or gradient that is not finite, or a loss beyond SPIKE times what a model that knows nothing has (where rows
+  have weights, SPIKE times the largest of them): nothing of the step is applied, its batch is skipped, the schedule
+  goes on.
 - A weight or an optimizer's number that is not finite: back to the last checkpoint, and every rate is halved from
   there on, for the same steps at the same rates would end in the same place.
 - More than `train.max_recoveries` of these in one run, and it fails.
@@ -28,12 +29,13 @@ RATE_CUT = 0.5
 class Guard:
     """Watches the losses of a run and counts what went wrong in it.
 
-    max_recoveries: how many skipped batches and rollbacks are borne.
+    max_recoveries: how many skipped batches and rollbacks are borne. heaviest: what a row weighs in the loss at most,
+    the mean row weighing 1: a step of such rows alone is no spike.
     Attributes: recoveries, so far; rate_factor, what every rate is multiplied by.
     """
 
-    def __init__(self, max_recoveries: int) -> None:
-        self._max_recoveries = max_recoveries
+    def __init__(self, max_recoveries: int, *, heaviest: float = 1.0) -> None:
+        self._max_recoveries, self._spike = max_recoveries, SPIKE * max(heaviest, 1.0)
         self._recent: deque[float] = deque(maxlen=RECENT_STEPS)
         self._usual: float | None = None
         self.recoveries = 0
@@ -43,7 +45,7 @@ class Guard:
         """Whether a finite loss may be learnt from: it is not far beyond both the first and the latest losses."""
         if self._usual is None:
             return True
-        return loss <= SPIKE * max(self._usual, median(self._recent))
+        return loss <= self._spike * max(self._usual, median(self._recent))
 
     def saw(self, loss: float) -> None:
         """Take note of the loss of a step that was learnt from."""

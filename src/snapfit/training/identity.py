@@ -34,12 +34,10 @@ ACCEPTABLE_KEYS = frozenset(
         "optim.layer_ratio",
         "optim.weight_decay",
         "optim.max_grad_norm",
-        "loss.label_smoothing",
-        "loss.class_weights",
     }
 )
 """Settings with which a begun training can sensibly go on; so can those of the sections below."""
-ACCEPTABLE_SECTIONS = ("schedule", "ensemble", "regularise")
+ACCEPTABLE_SECTIONS = ("schedule", "ensemble", "regularise", "loss")
 ACCEPT = "--accept-changes"
 
 

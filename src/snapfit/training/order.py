@@ -18,6 +18,7 @@ from snapfit.data.batches import (
     n_block_rows,
     pool_streams,
     step_rows,
+    weighted_draw,
 )
 
 
@@ -37,9 +38,10 @@ class DataOrder:
     """Which rows every step takes: a pure function of these fields and (epoch, position).
 
     lengths: tokens of each row. step_size: rows of an optimizer step. token_budget, window: see `batches.step_rows`.
-    classes: of each row, to draw an epoch's rows evenly from (see `batches.balanced_draw`; of a large table pool by
-    pool); None takes every row once. sizes: how a large table is cut. after_pool: called when the rows of a pool are
-    done with, so that memory can be given back.
+    classes: of each row, to draw an epoch's rows evenly from (see `batches.balanced_draw`); or else weights: of each
+    row, to draw in proportion to (see `batches.weighted_draw`); of a large table pool by pool. With neither every row
+    is taken once. sizes: how a large table is cut. after_pool: called when the rows of a pool are done with, so that
+    memory can be given back.
     """
 
     lengths: ByRow
@@ -48,6 +50,7 @@ class DataOrder:
     token_budget: int | None = None
     window: int = 64
     classes: ByRow | None = None
+    weights: ByRow | None = None
     sizes: PoolSizes = SIZES
     after_pool: Callable[[], None] = _nothing
 
@@ -102,6 +105,8 @@ class DataOrder:
         rows = block_rows_of(blocks, len(self.lengths), self.sizes)
         if self.classes is not None:
             rows = rows[balanced_draw(self.classes[rows], seed=self.seed, epoch=epoch, stream=streams[1])]
+        elif self.weights is not None:
+            rows = rows[weighted_draw(self.weights[rows], seed=self.seed, epoch=epoch, stream=streams[1])]
         steps = step_rows(
             self.lengths[rows],
             seed=self.seed,

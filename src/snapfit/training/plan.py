@@ -9,7 +9,6 @@ from typing import Any, cast
 import numpy as np
 import torch
 
-from snapfit.core.errors import BadInput
 from snapfit.core.labels import LabelSet
 from snapfit.core.maps import release_pages
 from snapfit.core.recipe import Recipe, settled
@@ -17,22 +16,24 @@ from snapfit.data.tokenizer import TextTokenizer, TokenRows
 from snapfit.nn.encoder import EncoderSource, TokenizerFiles
 from snapfit.nn.families import max_positions
 from snapfit.training.assemble import build_model, layer_parameters, pick_device, torch_as_wanted
-from snapfit.training.defaults import Facts, check_metric, is_resolved, resolve
+from snapfit.training.class_weights import class_weights, natural_beta, told_weights
+from snapfit.training.defaults import Facts, check_loss, check_metric, is_resolved, resolve
 from snapfit.training.identity import machine
-from snapfit.training.loop import Examples, Targets
-from snapfit.training.order import ByRow, DataOrder
+from snapfit.training.loop import Examples
+from snapfit.training.order import DataOrder
 from snapfit.training.pooling_probe import choose_pooling
 from snapfit.training.precision import choose_precision
 from snapfit.training.prepare import (
     Notify,
     Tables,
     encoder_limit,
-    label_counts,
     make_examples,
     open_encoder,
     tokenise,
+    training_counts,
     training_sample,
 )
+from snapfit.training.sampling import check_sampling, drawn_by
 
 MANY_ROWS = 50_000
 """Rows whose tokenising takes seconds, and is told of."""
@@ -43,8 +44,9 @@ class Plan:
     """A training that can begin.
 
     recipe: resolved. reasons: why each `auto` became what it is. examples: by split. order: of the training rows.
-    total_steps: optimizer steps to the end. device: torch's device type. taught_by: names the scores that are targets,
-    where others than the labels are (see student.py).
+    total_steps: optimizer steps to the end. device: torch's device type. weights: of the classes, as the loss takes
+    them (see class_weights.py). taught_by: names the scores that are targets, where others than the labels are (see
+    student.py).
     """
 
     tables: Tables
@@ -57,6 +59,7 @@ class Plan:
     order: DataOrder
     total_steps: int
     device: str
+    weights: np.ndarray | None = None
     taught_by: str = ""
 
     @property
@@ -106,6 +109,8 @@ def make_plan(
     told: hears of what takes a while, before it is done.
     Raises BadInput for settings that do not fit the data or the encoder.
     """
+    check_loss(recipe, tables.label_set)
+    check_sampling(recipe, tables.label_set)
     source, files = open_encoder(recipe)
     for notice in source.notices:
         notify("notice", text=notice)
@@ -115,9 +120,12 @@ def make_plan(
     if text := _tokenising(tables):
         told(text)
     tokenised = tokenise(sample or tables, source, files, longest)
+    counts = _counts(tables, recipe)
     with torch_as_wanted(recipe):
-        recipe, found = _resolve(tables, recipe, source, make_examples(sample or tables, tokenised)["train"])
-    found = {**(reasons or {}), **found}
+        train = make_examples(sample or tables, tokenised)["train"]
+        recipe, found = _resolve(tables, recipe, source, train, counts)
+    weights, about = _weights(tables, recipe, counts)
+    found = {key: why for key, why in (reasons or {}).items() if key != _WEIGHTS} | found | about
     notify("recipe", recipe=recipe.to_dict(), reasons=found)
     if sample is not None or recipe.length.max_tokens != tokenised.tokenizer.max_tokens:
         tokenised = tokenise(tables, source, files, settled(recipe.length.max_tokens), seed=recipe.train.seed)
@@ -134,7 +142,29 @@ def make_plan(
         order=order,
         total_steps=order.total_steps(settled(recipe.train.epochs)),
         device=pick_device(),
+        weights=weights,
     )
+
+
+def _counts(tables: Tables, recipe: Recipe) -> np.ndarray | None:
+    """How many training rows carry each label, where something depends on it."""
+    asks = recipe.train.metric == "auto" and tables.label_set.task == "single"
+    return training_counts(tables) if asks or recipe.loss.class_weights is not None else None
+
+
+def _weights(tables: Tables, recipe: Recipe, counts: np.ndarray | None) -> tuple[np.ndarray | None, dict[str, str]]:
+    """Weights of the classes, and by setting what they came to."""
+    setting, beta, label_set = recipe.loss.class_weights, recipe.loss.effective_beta, tables.label_set
+    if counts is None or setting is None:
+        return None, {}
+    weights = class_weights(setting, label_set, counts, len(tables.splits["train"]), beta=beta)
+    about = told_weights(weights, label_set, counts)
+    if setting == "effective":
+        about += f"; beta {natural_beta(counts) if beta is None else beta:.6g}"
+    return weights, {_WEIGHTS: about}
+
+
+_WEIGHTS = "loss.class_weights"
 
 
 def _tokenising(tables: Tables) -> str:
@@ -146,7 +176,9 @@ def _tokenising(tables: Tables) -> str:
     return f"tokenising {rows:,} rows, unless the cache has them" if rows > MANY_ROWS else ""
 
 
-def _resolve(tables: Tables, recipe: Recipe, source: EncoderSource, train: Examples) -> tuple[Recipe, dict[str, str]]:
+def _resolve(
+    tables: Tables, recipe: Recipe, source: EncoderSource, train: Examples, counts: np.ndarray | None
+) -> tuple[Recipe, dict[str, str]]:
     """Measure what the defaults depend on, and replace every `auto`. train: of a large table a sample."""
     label_set = tables.label_set
     stated = recipe.to_dict()["data"]
@@ -177,6 +209,7 @@ def _resolve(tables: Tables, recipe: Recipe, source: EncoderSource, train: Examp
         precision=precision,
         pooling=pooling,
         threads=torch.get_num_threads(),
+        largest=None if counts is None else (label_set.names[int(counts.argmax())], float(counts.max() / counts.sum())),
     )
     resolved, reasons = resolve(recipe, facts)
     return resolved, found | reasons
@@ -190,13 +223,15 @@ _FOUND = {
 
 
 def _data_order(recipe: Recipe, train: Examples, tables: Tables) -> DataOrder:
+    classes, weights = drawn_by(recipe, train.targets, tables.label_set)
     return DataOrder(
         lengths=_lengths(train.tokens),
         step_size=settled(recipe.train.batch) * recipe.train.accumulate,
         seed=recipe.train.seed,
         token_budget=recipe.train.token_budget,
         window=recipe.train.window,
-        classes=None if recipe.train.sampling == "all" else _classes(train.targets, tables.label_set),
+        classes=classes,
+        weights=weights,
         sizes=tables.sizes,
         after_pool=release_pages,
     )
@@ -205,34 +240,6 @@ def _data_order(recipe: Recipe, train: Examples, tables: Tables) -> DataOrder:
 def _lengths(tokens: TokenRows) -> Any:
     """Tokens of each row: an array, or for a large table what finds them as they are asked for."""
     return cast(Any, tokens).lengths
-
-
-def _classes(targets: Targets, label_set: LabelSet) -> ByRow:
-    """The class of each row for balanced sampling; of several labels the rarest, and without any a class of its own."""
-    if label_set.task == "regression":
-        raise BadInput(
-            "train.sampling is 'balanced' for a regression", "a task with classes", "--set train.sampling=all"
-        )
-    if label_set.task == "single":
-        return targets
-    rarest = _Rarest(targets, label_counts(targets, label_set))
-    return rarest[np.arange(len(targets))] if isinstance(targets, np.ndarray) else rarest
-
-
-@dataclass(frozen=True)
-class _Rarest:
-    """The rarest label of each row. counts: rows with each label."""
-
-    targets: Targets
-    counts: np.ndarray
-
-    def __len__(self) -> int:
-        return len(self.targets)
-
-    def __getitem__(self, rows: np.ndarray) -> np.ndarray:
-        targets = self.targets[rows]
-        ranked = np.where(targets > 0, self.counts, len(self) + 1)
-        return np.where(targets.any(axis=1), ranked.argmin(axis=1), len(self.counts))
 
 
 def _digest(content: bytes) -> str:

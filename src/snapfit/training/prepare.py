@@ -317,31 +317,9 @@ def label_counts(targets: Targets, label_set: LabelSet) -> np.ndarray:
     return label_set.counts(targets) if isinstance(targets, np.ndarray) else cast(TargetsOnDemand, targets).counts()
 
 
-def class_weights(setting: Any, label_set: LabelSet, targets: Targets) -> np.ndarray | None:
-    """Weights of the classes for the loss, float32 [n_outputs], with mean 1 over the training rows; or None.
-
-    setting: None, "balanced" (inverse to the class's rows; multi-label: negatives per positive), or name -> weight.
-    """
-    if setting is None:
-        return None
-    if label_set.task == "regression":
-        raise BadInput("loss.class_weights for a regression", "a task with classes", "--set loss.class_weights=null")
-    counts = np.maximum(label_counts(targets, label_set), 1).astype(np.float64)
-    if setting == "balanced":
-        if label_set.task == "multi":
-            return np.asarray((len(targets) - counts).clip(min=1) / counts, np.float32)
-        return np.asarray(len(targets) / (label_set.n_outputs * counts), np.float32)
-    unknown = sorted(set(setting) - set(label_set.names))
-    if unknown:
-        raise BadInput(
-            f"loss.class_weights names the label {unknown[0]!r}",
-            f"labels of the training table, such as {label_set.names[0]!r}",
-            "correct the name",
-        )
-    weights = np.array([float(setting.get(name, 1.0)) for name in label_set.names])
-    if label_set.task == "single":
-        weights = weights / ((weights * counts).sum() / counts.sum())
-    return np.asarray(weights, np.float32)
+def training_counts(tables: Tables) -> np.ndarray:
+    """How many training rows carry each label; of a large table all of them are gone through."""
+    return label_counts(_targets(tables.label_set, "train", tables.splits["train"]), tables.label_set)
 
 
 def identity_hash(identity: dict[str, Any]) -> str:

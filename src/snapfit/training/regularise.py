@@ -16,11 +16,11 @@ from torch import Tensor
 
 from snapfit.core.labels import Task
 from snapfit.core.recipe import Recipe, settled
+from snapfit.nn.focal import Focus
 from snapfit.nn.losses import divergence_sum, loss_sum
 from snapfit.training.assemble import Assembly
 from snapfit.training.loop import LossSum, StepSettings
 from snapfit.training.plan import Plan
-from snapfit.training.prepare import class_weights
 
 
 def step_settings(
@@ -45,19 +45,27 @@ def step_settings(
 
 
 def step_loss(plan: Plan, device: torch.device) -> LossSum:
-    """The task's loss with the recipe's weights and smoothing, and what the recipe adds to it."""
-    recipe, task = plan.recipe, plan.label_set.task
-    weights = class_weights(recipe.loss.class_weights, plan.label_set, plan.examples["train"].targets)
+    """The task's loss with the recipe's function, weights and smoothing, and what the recipe adds to it."""
+    recipe, task, weights = plan.recipe, plan.label_set.task, plan.weights
     plain = partial(
         loss_sum,
         task=task,
         class_weights=None if weights is None else torch.from_numpy(weights).to(device),
         label_smoothing=settled(recipe.loss.label_smoothing),
+        focus=_focus(recipe),
     )
     section = recipe.regularise
     if not section.r_drop and section.dropout_samples == 1:
         return plain
     return several_outputs(plain, task=task, samples=section.dropout_samples, r_drop=section.r_drop)
+
+
+def _focus(recipe: Recipe) -> Focus | None:
+    """What the loss looks away from."""
+    loss = recipe.loss
+    if loss.function == "focal":
+        return Focus(loss.gamma, loss.gamma)
+    return Focus(loss.gamma_pos, loss.gamma_neg, loss.margin) if loss.function == "asymmetric" else None
 
 
 def several_outputs(plain: LossSum, *, task: Task, samples: int = 1, r_drop: float = 0.0) -> LossSum:

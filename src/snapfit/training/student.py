@@ -80,6 +80,7 @@ def student_plan(plan: Plan, soft: np.ndarray, unlabelled: TokenIds | None) -> P
             "schedule.warmup_fraction": ensemble.rewarm_fraction,
             "schedule.head_first": 0.0,
             "schedule.unfreeze_share": 0.0,
+            "loss.function": "plain",
             "loss.label_smoothing": 0.0,
             "loss.class_weights": None,
             "model.head": "fresh",
@@ -99,13 +100,14 @@ def student_plan(plan: Plan, soft: np.ndarray, unlabelled: TokenIds | None) -> P
         lengths = both.lengths
     targets = SoftTargets(train.targets, soft, ensemble.teacher_share, plan.label_set.task)
     examples = {**plan.examples, "train": Examples(tokens, targets, train.pad_id)}
-    order = replace(plan.order, lengths=lengths, classes=None, seed=recipe.train.seed)
+    order = replace(plan.order, lengths=lengths, classes=None, weights=None, seed=recipe.train.seed)
     return replace(
         plan,
         recipe=recipe,
         examples=examples,
         order=order,
         total_steps=order.total_steps(ensemble.student_epochs),
+        weights=None,
         taught_by=_digest_of(soft),
     )
 
