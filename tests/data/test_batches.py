@@ -36,7 +36,8 @@ def test_padding_by_hand() -> None:
     assert batch.attention_mask.tolist() == [[1, 1, 1, 1], [1, 1, 1, 0], [1, 0, 0, 0]]
     assert batch.token_type_ids.tolist() == [[0, 0, 1, 1], [0, 0, 0, 0], [0, 0, 0, 0]]
     assert batch.rows.tolist() == [2, 0, 1]
-    assert all(array.dtype == np.int64 for array in vars(batch).values())
+    assert batch.first_windows is None
+    assert all(array.dtype == np.int64 for array in vars(batch).values() if array is not None)
 
 
 def test_no_rows_are_an_empty_batch() -> None:

@@ -11,7 +11,7 @@ from snapfit.data.tokenizer import TextTokenizer, TokenIds
 
 TEXTS = ["The train to the coast.", "", "今天早上的火车", "bread and honey " * 20]
 PAIRS = ["b", "a boat", "", "c"]
-ARRAYS = ("ids", "offsets", "second_start")
+ARRAYS = ("ids", "offsets", "second_start", "uncut")
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ from snapfit.data.tokenizer import TextTokenizer, TokenIds
 N, SIZES = 203, PoolSizes(pool_rows=32, block_rows=8)
 TEXTS = pa.array([f"bread number {i} and honey {'again ' * (i % 7)}" for i in range(N)], pa.large_string())
 PAIRS = pa.array([f"a boat {'of two ' * (i % 3)}" for i in range(N)], pa.large_string())
-ARRAYS = ("ids", "offsets", "second_start")
+ARRAYS = ("ids", "offsets", "second_start", "uncut")
 
 
 @pytest.fixture
