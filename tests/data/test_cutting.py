@@ -152,8 +152,10 @@ def by_hand(lengths: Sequence[int], limit: int, policy: LengthPolicy) -> list[li
     """The sequences of one row under BERT's template, in plain Python; the i-th word of text t has id FIRST+i+100*t."""
     special = 2 if len(lengths) == 1 else 3
     left = list(lengths)
-    while sum(left) > limit - special:  # one token after the other from the longer text; of equal ones the first
-        left[0 if len(left) == 1 or left[0] > left[1] or (left[0] == left[1] and sum(left) % 2 == 0) else 1] -= 1
+    while sum(left) > limit - special:  # one token after the other from the longer; where they are even, from the
+        even = left[0] == left[-1]  # one that was shorter, or the first
+        shorter = int(len(left) == 2 and lengths[0] > lengths[1])
+        left[shorter if even else left.index(max(left))] -= 1
     texts = [[FIRST + 100 * t + i for i in range(n)] for t, n in enumerate(lengths)]
     sequences = []
     for number, of in _numbers(lengths, left, policy):

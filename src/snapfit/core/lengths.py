@@ -78,7 +78,7 @@ class LengthPolicy:
     def from_dict(cls, values: Any) -> "LengthPolicy":
         """What `to_dict` gave. Raises BadInput for anything else."""
         policy = values.get("policy") if isinstance(values, Mapping) else None
-        if policy not in _USED or set(values) != {"policy", *_USED[policy]}:
+        if not isinstance(policy, str) or policy not in _USED or set(values) != {"policy", *_USED[policy]}:
             expected = "; ".join(f"{name}{' with ' if used else ''}{', '.join(used)}" for name, used in _USED.items())
             raise BadInput(f"the length policy {values!r}", expected, "restore it from where it was made")
         return cls(**values)

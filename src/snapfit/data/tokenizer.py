@@ -280,7 +280,10 @@ def _template(tokenizer: Tokenizer, *, pair: bool) -> Template:
     for (text, kind), places in groupby(range(len(ids)), key=lambda place: (texts[place], types[place])):
         special = () if text is not None else tuple(ids[place] for place in places)
         parts.append(Part(text, special, kind == 1))
-    if sorted(part.text for part in parts if part.text is not None) != [0, 1][: 1 + pair]:
+    outside = [int(text is None) for text in texts]
+    if sorted(part.text for part in parts if part.text is not None) != [0, 1][: 1 + pair] or (
+        outside != encoding.special_tokens_mask
+    ):
         found = f"a tokenizer that makes the row {encoding.tokens} of {what}"
         raise BadInput(found, "each text in one piece, with special tokens around it", _OTHER_ENCODER)
     return tuple(parts)

@@ -91,6 +91,7 @@ def classifier_config(
     config.problem_type = _PROBLEM_TYPES[task]
     config.snapfit_pooling = pooling
     config.snapfit_head_dropout = head_dropout
+    vars(config).pop("snapfit_window_pooling", None)  # of a bundle whose encoder it is
     if window_pooling is not None:
         config.snapfit_window_pooling = window_pooling
     config.tie_word_embeddings = False  # there is no language-model head to tie to
