@@ -131,7 +131,7 @@ HARNESSES: dict[str, tuple[int, Run, str]] = {
     "failing-saves": (60, _failing_saves, "one failing call in a save of a whole training"),
     "full-disks": (10, _full_disks, "a disk that is full, then freed: the run goes on to the same end"),
     "power-cuts": (100, _power_cuts, "power cuts: every checkpoint that was announced is valid"),
-    "resumes": (696, _resumes, "resumed after every step, 24 configurations: bit-identical"),
+    "resumes": (783, _resumes, "resumed after every step, in each configuration: bit-identical"),
     "histories": (500, _histories, "random sequences of train, kill, resume, extend, damage, move"),
     "damage": (
         2000,

@@ -1,15 +1,17 @@
-"""Writes docs/results.md, docs/performance.md and the tables of both READMEs from what the benchmarks stored.
+"""Writes docs/results.md, docs/performance.md and tables of other pages from what the benchmarks stored.
 
 python benchmarks/write_results.py
 """
 
 import json
 import re
+from collections.abc import Sequence
 from typing import Any
 
 import checkpoint_cost
 import faults
 import imbalance
+import long_texts
 import memory
 import parity
 import regimes
@@ -82,6 +84,28 @@ def faults_part() -> list[str]:
     return lines + memory_part()
 
 
+def long_texts_part() -> list[str]:
+    """What to read of long texts: lines of docs/results.md, and the table of docs/long-texts.md is put there."""
+    stored = Results(FOLDER / "long_texts.json")
+    if not stored.runs:
+        return []
+    rows, _ = long_texts.summarise(stored)
+    put("long-texts", table(long_texts.HEADER, rows), ["docs/long-texts.md"])
+    runs = [one for one in stored.runs.values() if not one["quick"]]
+    described = dict.fromkeys(describe(one["machine"]) for one in runs)
+    loads = [one["machine"]["load"] for one in runs]
+    return [
+        "## Long texts",
+        "",
+        "`python benchmarks/long_texts.py --json benchmarks/results/long_texts.json --check`: imdb_5k cut to",
+        f"{long_texts.LIMIT} tokens, the starter encoder; see [long-texts.md](long-texts.md).",
+        f"{'; '.join(described)}; load {min(loads):.1f} to {max(loads):.1f}.",
+        "",
+        table(long_texts.HEADER, rows),
+        "",
+    ]
+
+
 def memory_part() -> list[str]:
     """Whether memory is flat over rows: lines of docs/results.md."""
     stored = Results(FOLDER / "memory.json")
@@ -145,6 +169,7 @@ def results_page(results: Results) -> str:
             "",
             *regimes.page(of_regimes),
             *imbalance_part(of_imbalance),
+            *long_texts_part(),
             *faults_part(),
             "## Machines",
             "",
@@ -262,10 +287,10 @@ def speed_table(stored: Results) -> str:
     return table(["processor", "encoder, data", "tokens/s", "over Trainer", "over Trainer, tuned"], rows)
 
 
-def put(name: str, content: str) -> None:
-    """Put a table between the marks of this name in both READMEs."""
+def put(name: str, content: str, files: Sequence[str] = ("README.md", "README.zh-CN.md")) -> None:
+    """Put a table between the marks of this name in each of the files, by default both READMEs."""
     mark = re.compile(f"<!-- {name} -->.*?<!-- /{name} -->", re.DOTALL)
-    for file in ("README.md", "README.zh-CN.md"):
+    for file in files:
         path = ROOT / file
         block = f"<!-- {name} -->\n{content}\n<!-- /{name} -->"
         path.write_text(mark.sub(lambda _, block=block: block, path.read_text("utf-8")), "utf-8")

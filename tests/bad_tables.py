@@ -219,6 +219,18 @@ SETTINGS = [
     setting("train.threads=0", "train.threads"),
     setting("length.max_tokens=2", "max_tokens"),
     setting("length.max_tokens=65", "max_tokens", "64"),
+    setting("length.policy=middle", "length.policy", "head+tail", "windows"),
+    setting("length.policy=window", "length.policy", "did you mean windows"),
+    setting("length.head_share=1", "head_share", "below 1"),
+    setting("length.overlap=1", "overlap", "below 1"),
+    setting("length.max_windows=0", "max_windows"),
+    setting("length.window_pooling=sum", "window_pooling", "max_states"),
+    option(
+        "windows that a native head cannot pool",
+        "--encoder {encoder} --set length.policy=windows --set length.window_pooling=attention "
+        "--set model.pooling=native",
+        "length.window_pooling is 'attention'",
+    ),
     setting("data.valid_fraction=0.6", "valid_fraction", "0.5"),
     setting("data.valid_fraction=-0.1", "valid_fraction"),
     setting("loss.label_smoothing=1", "label_smoothing"),

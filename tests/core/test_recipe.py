@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from snapfit.core.errors import BadInput, WorkFailed
+from snapfit.core.lengths import HEAD, LengthPolicy
 from snapfit.core.recipe import Recipe, load_recipe, settled
 from snapfit.core.recipe_sections import DataSection
 
@@ -28,7 +29,9 @@ DEFAULTS = {
     "train": dict(epochs="auto", batch="auto", accumulate=1, token_budget=None, seed=0, precision="auto",
                   patience="auto", metric="auto", evaluations_per_epoch="auto", threads="auto",
                   window=64, sampling="all", sampling_power=0.5, max_recoveries=8),
-    "length": dict(max_tokens="auto"),
+    "length": dict(
+        max_tokens="auto", policy="head", head_share=0.25, overlap=0.25, max_windows=8, window_pooling="mean"
+    ),
     "loss": dict(function="plain", gamma=2.0, gamma_pos=0.0, gamma_neg=4.0, margin=0.05, label_smoothing="auto",
                  class_weights=None, effective_beta=None),
     "regularise": dict(r_drop=0.0, adversarial=0.0, dropout_samples=1),
@@ -80,12 +83,23 @@ def test_defaults():
         ),
         (["regularise.adversarial=1", "optim.freeze_layers=1"], "adversarial is 1, optim.freeze_layers is 1"),
         (["regularise.dropout_samples=4", "model.pooling=native"], "dropout_samples is 4, model.pooling is 'native'"),
+        (
+            ["length.policy=windows", "length.window_pooling=max_states", "model.pooling=native"],
+            "window_pooling is 'max_states', model.pooling is 'native'",
+        ),
         (["regularise.r_drop=-1"], "regularise.r_drop is '-1'"),
         (["regularise.dropout_samples=0"], "regularise.dropout_samples is '0'"),
     ],
 )
 def test_options_that_do_not_go_together(overrides, found):
     assert found in refusal(overrides=overrides)
+
+
+def test_the_length_policy_is_what_the_section_says():
+    recipe = load(overrides=["length.policy=windows", "length.overlap=0.5", "length.window_pooling=attention"])
+    assert recipe.length.chosen == LengthPolicy("windows", overlap=0.5, window_pooling="attention")
+    assert Recipe().length.chosen == HEAD
+    load(overrides=["length.window_pooling=attention", "model.pooling=native"])  # which nothing is pooled by
 
 
 def test_keys_are_unambiguous_without_their_section():

@@ -36,7 +36,8 @@ def test_padding_by_hand() -> None:
     assert batch.attention_mask.tolist() == [[1, 1, 1, 1], [1, 1, 1, 0], [1, 0, 0, 0]]
     assert batch.token_type_ids.tolist() == [[0, 0, 1, 1], [0, 0, 0, 0], [0, 0, 0, 0]]
     assert batch.rows.tolist() == [2, 0, 1]
-    assert all(array.dtype == np.int64 for array in vars(batch).values())
+    assert batch.first_windows is None
+    assert all(array.dtype == np.int64 for array in vars(batch).values() if array is not None)
 
 
 def test_no_rows_are_an_empty_batch() -> None:
@@ -124,6 +125,69 @@ def test_sorted_batches(lengths: np.ndarray, budget: int, max_rows: int) -> None
     assert all(0 < len(rows) <= max_rows for rows in batches)
     sizes = padded_sizes(lengths, batches)
     assert all(size <= budget or len(rows) == 1 for size, rows in zip(sizes, batches, strict=True))
+
+
+# ---------------------------------------------------------------- rows of several windows
+
+WINDOW = 7
+WINDOWED = st.lists(st.integers(1, WINDOW) | st.integers(2, 6).map(lambda m: m * WINDOW), max_size=40).map(np.array)
+"""Tokens of rows of one window, or of several full ones."""
+
+
+def padded_windows(lengths: np.ndarray, batches: list[np.ndarray]) -> list[int]:
+    """What batches take: windows times the longest of them, counted row by row."""
+    sizes = []
+    for rows in batches:
+        windows = [[WINDOW] * (n // WINDOW) if n > WINDOW else [n] for n in lengths[rows].tolist()]
+        sizes.append(max(max(one) for one in windows) * sum(map(len, windows)))
+    return sizes
+
+
+@given(WINDOWED, st.integers(1, 200), st.integers(1, 12))
+def test_batches_of_windows_keep_the_token_budget(lengths: np.ndarray, budget: int, max_rows: int) -> None:
+    batches = sorted_batches(lengths, token_budget=budget, max_rows=max_rows, window_tokens=WINDOW)
+    assert each_once(batches, len(lengths))
+    assert all(0 < len(rows) <= max_rows for rows in batches)
+    sizes = padded_windows(lengths, batches)
+    assert all(size <= budget or len(rows) == 1 for size, rows in zip(sizes, batches, strict=True))
+
+
+@given(WINDOWED, SEEDS, st.integers(1, 9), st.integers(1, 200))
+def test_steps_of_windows_keep_the_token_budget(lengths: np.ndarray, seed: int, step_size: int, budget: int) -> None:
+    steps = step_rows(
+        lengths, seed=seed, epoch=0, step_size=step_size, token_budget=budget, window_tokens=WINDOW, window=3
+    )
+    assert each_once(steps, len(lengths))
+    assert all(0 < len(rows) <= step_size for rows in steps)
+    sizes = padded_windows(lengths, steps)
+    assert all(size <= budget or len(rows) == 1 for size, rows in zip(sizes, steps, strict=True))
+
+
+@given(LENGTHS, SEEDS, st.integers(1, 9), st.integers(1, 200))
+def test_windows_that_are_never_full_change_nothing(lengths: np.ndarray, seed: int, size: int, budget: int) -> None:
+    options = {"seed": seed, "epoch": 0, "step_size": size, "token_budget": budget}
+    plain, windowed = (step_rows(lengths, **options, window_tokens=w) for w in (None, 10_000))  # type: ignore[arg-type]
+    assert [rows.tolist() for rows in plain] == [rows.tolist() for rows in windowed]
+    batches, others = (sorted_batches(lengths, token_budget=budget, window_tokens=w) for w in (None, 10_000))
+    assert [rows.tolist() for rows in batches] == [rows.tolist() for rows in others]
+
+
+def test_windows_are_padded_by_hand() -> None:
+    tokens = TokenIds(np.arange(10, 10 + 17), np.array([0, 3, 15, 17]), np.array([3, 2, 1]), 6)
+    batch = pad(tokens, np.array([1, 0, 2]), pad_id=0)
+    assert batch.input_ids.tolist() == [
+        [13, 14, 15, 16, 17, 18],
+        [19, 20, 21, 22, 23, 24],
+        [10, 11, 12, 0, 0, 0],
+        [25, 26, 0, 0, 0, 0],
+    ]
+    assert batch.token_type_ids.tolist() == [[0, 0, 1, 1, 1, 1]] * 2 + [[0] * 6, [0, 1, 0, 0, 0, 0]]
+    assert batch.attention_mask.sum(1).tolist() == [6, 6, 3, 2]
+    assert batch.first_windows is not None
+    assert (batch.first_windows.tolist(), batch.first_windows.dtype) == ([0, 2, 3, 4], np.int64)
+    part = tokens.part(1, 3)
+    assert (len(part), part.lengths.tolist(), part.window_tokens) == (2, [12, 2], 6)
+    assert pad(part, np.array([0]), pad_id=0).input_ids.tolist() == batch.input_ids[:2].tolist()
 
 
 @pytest.mark.parametrize("wrong", [{"step_size": 0}, {"window": 0}, {"token_budget": 0}, {"seed": -1}, {"epoch": -1}])

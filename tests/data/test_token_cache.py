@@ -1,17 +1,19 @@
 """The token cache: what it gives is what the tokenizer gives, whatever happened to its files."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from snapfit.core.lengths import HEAD, LengthPolicy
 from snapfit.data.token_cache import cached_token_ids, default_cache_dir
 from snapfit.data.tokenizer import TextTokenizer, TokenIds
 
 TEXTS = ["The train to the coast.", "", "今天早上的火车", "bread and honey " * 20]
 PAIRS = ["b", "a boat", "", "c"]
-ARRAYS = ("ids", "offsets", "second_start")
+ARRAYS = ("ids", "offsets", "second_start", "uncut")
 
 
 @pytest.fixture
@@ -53,18 +55,26 @@ def test_texts_are_not_read_when_the_entry_is_there(tokenizer: TextTokenizer, tm
 
 def test_whatever_decides_the_ids_is_in_the_name(tiny_tokenizer_json: Path, tmp_path: Path) -> None:
     content = tiny_tokenizer_json.read_bytes()
-    for data, max_tokens, pad_id, texts_hash in [
-        (content, 16, 0, "x"),
-        (content, 16, 0, "y"),
-        (content, 12, 0, "x"),
-        (content, 16, 1, "x"),
-        (content + b" ", 16, 0, "x"),
+    windows, more = LengthPolicy("windows", overlap=0.5), LengthPolicy("windows", overlap=0.5, max_windows=2)
+    for data, max_tokens, pad_id, texts_hash, policy in [
+        (content, 16, 0, "x", HEAD),
+        (content, 16, 0, "y", HEAD),
+        (content, 12, 0, "x", HEAD),
+        (content, 16, 1, "x", HEAD),
+        (content + b" ", 16, 0, "x", HEAD),
+        (content, 16, 0, "x", LengthPolicy("tail")),
+        (content, 16, 0, "x", LengthPolicy("head+tail")),
+        (content, 16, 0, "x", LengthPolicy("head+tail", head_share=0.5)),
+        (content, 16, 0, "x", windows),
+        (content, 16, 0, "x", more),
+        (content, 16, 0, "x", replace(more, window_pooling="max", head_share=0.9)),  # which changes no id
     ]:
-        tokenizer = TextTokenizer.from_bytes(data, max_tokens=max_tokens, pad_id=pad_id)
+        tokenizer = TextTokenizer.from_bytes(data, max_tokens=max_tokens, pad_id=pad_id, policy=policy)
         for pairs in (None, PAIRS):
             tokens = cached_token_ids(tokenizer, TEXTS, pairs, cache_dir=tmp_path, content_hash=texts_hash)
             assert same(tokens, tokenizer.encode(TEXTS, pairs))
-    assert len(entries(tmp_path)) == 10
+            assert tokens.window_tokens == tokenizer.window_tokens
+    assert len(entries(tmp_path)) == 20
 
 
 def cut(path: Path) -> None:

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pytest
 
 from snapfit.core.errors import BadInput, WorkFailed
+from snapfit.core.lengths import LengthPolicy
 from snapfit.data.batches import PoolSizes, block_pools, block_rows_of
 from snapfit.data.token_pools import PooledTokens
 from snapfit.data.tokenizer import TextTokenizer, TokenIds
@@ -20,12 +21,15 @@ from snapfit.data.tokenizer import TextTokenizer, TokenIds
 N, SIZES = 203, PoolSizes(pool_rows=32, block_rows=8)
 TEXTS = pa.array([f"bread number {i} and honey {'again ' * (i % 7)}" for i in range(N)], pa.large_string())
 PAIRS = pa.array([f"a boat {'of two ' * (i % 3)}" for i in range(N)], pa.large_string())
-ARRAYS = ("ids", "offsets", "second_start")
+ARRAYS = ("ids", "offsets", "second_start", "uncut")
 
 
-@pytest.fixture
-def tokenizer(tiny_tokenizer_json: Path) -> TextTokenizer:
-    return TextTokenizer.from_file(tiny_tokenizer_json, max_tokens=16, pad_id=0)
+@pytest.fixture(params=["head", "windows"])
+def tokenizer(tiny_tokenizer_json: Path, request: pytest.FixtureRequest) -> TextTokenizer:
+    policy = LengthPolicy(request.param, max_windows=2)
+    return TextTokenizer.from_file(
+        tiny_tokenizer_json, max_tokens=16 if request.param == "head" else 9, pad_id=0, policy=policy
+    )
 
 
 @pytest.fixture
@@ -42,7 +46,7 @@ def make(tokenizer: TextTokenizer, tmp_path: Path) -> Iterator[Any]:
 
 
 def same(a: TokenIds, b: TokenIds) -> bool:
-    return all(
+    return a.window_tokens == b.window_tokens and all(
         np.array_equal(getattr(a, x), getattr(b, x)) and getattr(a, x).dtype == getattr(b, x).dtype for x in ARRAYS
     )
 

@@ -141,6 +141,35 @@ CONFIGURATIONS = (
         },
         kind="multi",
     ),
+    Configuration(
+        "windows-attention",
+        {
+            "length__policy": "windows",
+            "length__max_tokens": 6,
+            "length__window_pooling": "attention",
+            "regularise__r_drop": 0.5,
+            "regularise__adversarial": 0.5,
+            "regularise__dropout_samples": 2,
+            "train__precision": "bf16",
+            "train__accumulate": 2,
+            "train__batch": 4,
+        },
+    ),
+    Configuration(
+        "windows-budget",
+        {
+            "length__policy": "windows",
+            "length__max_tokens": 6,
+            "length__overlap": 0.5,
+            "length__max_windows": 3,
+            "length__window_pooling": "max_states",
+            "train__token_budget": 96,
+            "train__epochs": 2.5,
+            "ensemble__members": 3,
+            "ensemble__rounds": 2,
+        },
+    ),
+    Configuration("head-and-tail-pairs", {"length__policy": "head+tail", "length__max_tokens": 9}, kind="pair"),
     Configuration("weighted-pairs", {"loss__class_weights": "balanced", "loss__label_smoothing": 0.1}, kind="pair"),
 )
 

@@ -31,6 +31,7 @@ FULL: dict[str, Any] = {
     "metrics": {"valid": {"micro_f1": 0.75}},
     "versions": {"snapfit": "1.0"},
     "data": {"train": {"rows": 3}},
+    "length_policy": {"policy": "windows", "overlap": 0.25, "max_windows": 8, "window_pooling": "max"},
     "recipe": {"train": {"epochs": 3}},
 }
 
@@ -55,6 +56,10 @@ def test_the_info_survives_json() -> None:
         ({"head": "other"}, "head: 'other'"),
         ({"max_tokens": 0}, "max_tokens: 0"),
         ({"max_tokens": 16.0}, "max_tokens"),
+        ({"length_policy": "tail"}, "length_policy: 'tail'"),
+        ({"length_policy": {"policy": "head"}}, "length_policy"),
+        ({"length_policy": {"policy": "tail", "more": 1}}, "length_policy"),
+        ({"length_policy": {"policy": "head+tail", "head_share": 2}}, "length_policy"),
         ({"pad_id": -1}, "pad_id"),
         ({"temperature": 0}, "temperature"),
         ({"temperature": True}, "temperature"),

@@ -13,7 +13,7 @@ import polars as pl
 import pyarrow as pa
 import pytest
 import scipy.special
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from snapfit.core.errors import BadInput, WorkFailed
@@ -99,6 +99,47 @@ def test_pairs(tmp_path: Path) -> None:
 def test_long_texts_are_cut_at_max_tokens(single: Predictor) -> None:
     words = [WORDS[i % len(WORDS)] for i in range(40)]
     np.testing.assert_array_equal(single.logits([" ".join(words)]), single.logits([" ".join(words[:14])]))
+
+
+def test_tails_and_both_ends_are_what_the_bundle_says(tmp_path: Path, single: Predictor) -> None:
+    words = [WORDS[i % len(WORDS)] for i in range(40)]
+    for name, policy, kept in [
+        ("tail", {"policy": "tail"}, words[-14:]),
+        ("both", {"policy": "head+tail", "head_share": 0.5}, words[:7] + words[-7:]),
+    ]:
+        bundle = Bundle.open(write_tiny_bundle(tmp_path / name, length_policy=policy))
+        found = Predictor(bundle, BagOfWords(3)).logits([" ".join(words), "good"])
+        np.testing.assert_array_equal(found, single.logits([" ".join(kept), "good"]))
+
+
+@pytest.fixture
+def windowed(tmp_path: Path) -> Predictor:
+    """Windows of 14 words, of which neighbours share seven or more; at most three of them."""
+    policy = {"policy": "windows", "overlap": 0.5, "max_windows": 3, "window_pooling": "mean"}
+    return Predictor(Bundle.open(write_tiny_bundle(tmp_path / "windowed", length_policy=policy)), BagOfWords(3))
+
+
+def test_long_texts_are_read_in_windows(windowed: Predictor, single: Predictor) -> None:
+    words = [WORDS[i % len(WORDS)] for i in range(40)]
+    for n, starts in [(14, [0]), (15, [0, 1]), (21, [0, 7]), (24, [0, 5, 10]), (40, [0, 13, 26])]:
+        parts = [" ".join(words[start : start + 14]) for start in starts]
+        expected = single.logits(parts).mean(axis=0)
+        np.testing.assert_allclose(windowed.logits(" ".join(words[:n]))[0], expected, atol=1e-5)
+
+
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    texts=st.lists(st.lists(st.sampled_from(WORDS), max_size=60).map(" ".join), max_size=20),
+    token_budget=st.integers(1, 64),
+    max_rows=st.integers(1, 8),
+)
+def test_windows_of_other_texts_never_change_an_answer(
+    windowed: Predictor, texts: list[str], token_budget: int, max_rows: int
+) -> None:
+    alone = np.concatenate([np.zeros((0, 3)), *(windowed.scores(text) for text in texts)])
+    other = Predictor(windowed.bundle, BagOfWords(3), token_budget=token_budget, max_rows=max_rows)
+    np.testing.assert_allclose(other.scores(texts), alone, atol=1e-6)
+    np.testing.assert_allclose([one.scores for one in other.predict_stream(texts, chunk=3)] or alone, alone, atol=1e-6)
 
 
 @settings(max_examples=30, deadline=None)

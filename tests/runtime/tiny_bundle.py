@@ -9,6 +9,7 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processor
 from snapfit.core.files import write_bytes_atomic, write_json_atomic
 from snapfit.core.folders import write_manifest
 from snapfit.core.labels import LabelSet
+from snapfit.core.windows import combine_windows
 from snapfit.data.batches import Batch
 from snapfit.runtime.bundle import BundleInfo
 
@@ -84,7 +85,7 @@ def write_tiny_bundle(folder: Path, task: str = "single", **changes: Any) -> Pat
 
 class BagOfWords:
     """Logits of a batch: the mean of its tokens' vectors (second texts weigh double) through a fixed
-    matrix.
+    matrix; of windows of a text the mean of their logits.
     """
 
     def __init__(self, n_outputs: int) -> None:
@@ -99,7 +100,7 @@ class BagOfWords:
         weights = batch.attention_mask * (1.0 + batch.token_type_ids)
         total = (self.vectors[batch.input_ids] * weights[:, :, None]).sum(axis=1)
         logits: np.ndarray = (total / weights.sum(axis=1)[:, None] @ self.matrix * 8.0).astype(np.float32)
-        return logits
+        return logits if batch.first_windows is None else combine_windows(logits, batch.first_windows, "mean")
 
     def by_hand(self, first: str, second: str | None = None) -> np.ndarray:
         """The same logits of one text (or pair) that fits max_tokens, computed without batches."""

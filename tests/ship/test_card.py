@@ -50,7 +50,7 @@ def test_names_every_automatic_setting_with_its_reason() -> None:
     card = model_card(info, reasons={"optim.lr": "for its size", "train.batch": "for its rows"})
     assert "- `optim.lr` = `0.002`: for its size" in card
     assert "- `train.batch` = `8`: for its rows" in card
-    assert f"longer than {info.max_tokens} tokens" in card
+    assert f"at most {info.max_tokens} tokens; of longer texts the first {info.max_tokens} tokens are read" in card
 
 
 def test_without_a_held_out_split_it_claims_nothing() -> None:

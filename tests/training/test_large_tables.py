@@ -49,6 +49,7 @@ class AtOnce:
 
     def __init__(self, tokens: TokenIds) -> None:
         self.take, self.lengths_of, self.close = tokens.take, tokens.lengths_of, tokens.close
+        self.window_tokens = tokens.window_tokens
         self.n = len(tokens)
 
     def __len__(self) -> int:
@@ -81,8 +82,9 @@ def test_a_large_table_is_read_piece_by_piece(encoder: Path) -> None:
         {"train__sampling": "balanced"},
         {"train__sampling": "weighted"},
         {"loss__class_weights": "effective", "loss__function": "focal"},
+        {"length__policy": "windows", "length__max_tokens": 6, "train__token_budget": 64},
     ],
-    ids=["plain", "token-budget", "balanced", "weighted", "focal"],
+    ids=["plain", "token-budget", "balanced", "weighted", "focal", "windows"],
 )
 def test_when_rows_are_tokenised_decides_nothing(encoder: Path, cache: Path, settings: dict[str, Any]) -> None:
     lazily = trained(plan_of(encoder, **settings))

@@ -68,7 +68,7 @@ def _show_bundle(console: Console, result: Mapping[str, Any]) -> None:
     columns = ", ".join(result["text_columns"])
     console.result("columns", f"texts in {columns}; labels in {result['label_column'] or 'none'}")
     console.result("pooling", f"{result['pooling']}: {result['pooling_reason']}")
-    console.result("length", f"at most {result['max_tokens']} tokens, longer texts are cut")
+    console.result("length", f"at most {result['max_tokens']} tokens; {result['length_in_words']}")
     if result["members"] or result["made_of"]:
         console.result("answer", _answer(result))
     console.result("opens in", _opened_by(result["transformers"]))

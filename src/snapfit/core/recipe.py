@@ -111,6 +111,13 @@ class Recipe(BaseModel):
                 "word embeddings that learn, for they are what is moved",
                 "--set optim.freeze_layers=0, or --set regularise.adversarial=0",
             )
+        pooled_by = self.length.chosen.pools_windows_by
+        if pooled_by in ("attention", "max_states") and self.model.pooling == "native":
+            raise BadInput(
+                f"length.window_pooling is {pooled_by!r}, model.pooling is 'native'",
+                "snapfit's own head, for transformers' own gives the labels' logits and nothing else",
+                "--set model.pooling=mean, or --set length.window_pooling=mean",
+            )
         if self.regularise.dropout_samples > 1 and self.model.pooling == "native":
             raise BadInput(
                 f"regularise.dropout_samples is {self.regularise.dropout_samples}, model.pooling is 'native'",

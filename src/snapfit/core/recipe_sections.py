@@ -20,6 +20,7 @@ from pydantic import (
 
 from snapfit.core.errors import BadInput, nearest
 from snapfit.core.labels import Task
+from snapfit.core.lengths import HEAD, LengthPolicy, Policy, WindowPooling
 from snapfit.core.metrics import METRICS
 from snapfit.core.recipe_sources import plain_value
 from snapfit.core.recipe_words import allowed_values, allows_none, named_values, shown, written
@@ -201,11 +202,22 @@ class TrainSection(Section):
 
 
 class LengthSection(Section):
-    """How many tokens of a text are read."""
+    """How many tokens of a text are read, and which; see `snapfit.core.lengths`."""
 
     section: ClassVar[str] = "length"
 
     max_tokens: Annotated[int, Field(ge=3)] | Auto = "auto"  # special tokens included
+    policy: Policy = HEAD.policy  # what is read of a longer text
+    head_share: Annotated[float, Field(gt=0, lt=1)] = HEAD.head_share  # of head+tail
+    overlap: Below1 = HEAD.overlap  # of windows, and so are the next two
+    max_windows: AtLeastOne = HEAD.max_windows
+    window_pooling: WindowPooling = HEAD.window_pooling
+
+    @property
+    def chosen(self) -> LengthPolicy:
+        """The policy with what it goes by."""
+        values = {name: getattr(self, name) for name in type(self).model_fields if name != "max_tokens"}
+        return LengthPolicy(**values)
 
 
 class LossSection(Section):

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from snapfit.core.errors import BadInput
-from snapfit.data.tokenizer import TokenIds, token_places
+from snapfit.data.cutting import token_places, windows_of
+from snapfit.data.tokenizer import TokenIds
 
 BLOCK_ROWS = 1024
 """Neighbouring rows that stay in one pool of a large table: what is read from disk in one piece."""
@@ -53,30 +54,39 @@ SIZES = PoolSizes()
 class Batch:
     """Rows padded to the longest of them.
 
-    input_ids, attention_mask, token_type_ids: int64 [rows, width]; mask 1 on real tokens, type 1 on those of
-    a second text, 0 on padding. rows: int64 [rows], where each came from.
+    input_ids, attention_mask, token_type_ids: int64 [sequences, width]; mask 1 on real tokens, type 1 on those of
+    a second text, 0 on padding. rows: int64 [rows], where each came from. first_windows: int64 [rows + 1], where the
+    windows of each row begin among the sequences, and their number; None where every row is one sequence.
     """
 
     input_ids: np.ndarray
     attention_mask: np.ndarray
     token_type_ids: np.ndarray
     rows: np.ndarray
+    first_windows: np.ndarray | None = None
 
 
 def pad(tokens: TokenIds, rows: np.ndarray, *, pad_id: int) -> Batch:
     """The rows of `tokens` at these indices as one batch, in this order, padded on the right with `pad_id`.
 
-    rows: int [b], from 0 to len(tokens) - 1. Raises IndexError for one beyond.
+    rows: int [b], from 0 to len(tokens) - 1. Raises IndexError for one beyond. All windows of a row are in the batch.
     """
     rows = np.asarray(rows, dtype=np.int64)
     starts = tokens.offsets[rows]
     lengths = tokens.offsets[rows + 1] - starts
+    seconds, first_windows = tokens.second_start[rows].astype(np.int64), None
+    if tokens.window_tokens is not None:
+        windows = windows_of(lengths, tokens.window_tokens)
+        first_windows = np.concatenate(([0], np.cumsum(windows)))
+        starts, seconds = np.repeat(starts, windows), np.repeat(seconds, windows)
+        starts = starts + tokens.window_tokens * (np.arange(len(starts)) - np.repeat(first_windows[:-1], windows))
+        lengths = np.minimum(np.repeat(lengths, windows), tokens.window_tokens)
     places = np.arange(int(lengths.max(initial=0)), dtype=np.int64)
     real = places < lengths[:, None]
     input_ids = np.full(real.shape, pad_id, dtype=np.int64)
     input_ids[real] = tokens.ids[token_places(starts, lengths)]
-    second = real & (places >= tokens.second_start[rows].astype(np.int64)[:, None])
-    return Batch(input_ids, real.astype(np.int64), second.astype(np.int64), rows)
+    second = real & (places >= seconds[:, None])
+    return Batch(input_ids, real.astype(np.int64), second.astype(np.int64), rows, first_windows)
 
 
 def step_rows(
@@ -88,6 +98,7 @@ def step_rows(
     window: int = 64,
     token_budget: int | None = None,
     stream: int = 0,
+    window_tokens: int | None = None,
 ) -> list[np.ndarray]:
     """The rows of every optimizer step of an epoch, in order; each row exactly once.
 
@@ -96,6 +107,7 @@ def step_rows(
     lengths: tokens of each row, int [n]. step_size: rows of a step; one step of the epoch may have fewer.
     token_budget: cut steps shorter still, so that rows * longest row never exceeds it; a row that is longer
     on its own is a step on its own. stream: which of independent random streams of (seed, epoch) is drawn from.
+    window_tokens: of a full window where rows may be several; then windows * longest window is held to the budget.
     Raises BadInput for sizes below 1 and a seed or epoch below 0.
 
     Returns int64 arrays. Without a budget there are ceil(n / step_size) of them in every epoch.
@@ -111,7 +123,7 @@ def step_rows(
     if token_budget is None:
         cuts = np.arange(0, n, step_size)
     else:
-        cuts = _budget_cuts(lengths[rows], window * step_size, step_size, token_budget)
+        cuts = _budget_cuts(lengths[rows], window * step_size, step_size, token_budget, window_tokens)
     ends = np.append(cuts[1:], n)
     order = np.argsort(bits.random_raw(len(cuts)), kind="stable")
     return [rows[start:end] for start, end in zip(cuts[order], ends[order], strict=True)]
@@ -194,36 +206,47 @@ def micro_batches(rows: np.ndarray, accumulate: int) -> list[np.ndarray]:
     return np.array_split(rows, min(accumulate, len(rows))) if len(rows) else []
 
 
-def sorted_batches(lengths: np.ndarray, *, token_budget: int = 8192, max_rows: int = 256) -> list[np.ndarray]:
+def sorted_batches(
+    lengths: np.ndarray, *, token_budget: int = 8192, max_rows: int = 256, window_tokens: int | None = None
+) -> list[np.ndarray]:
     """Rows in batches for evaluation and prediction, longest first: running out of memory shows at once.
 
     lengths: tokens of each row, int [n]. token_budget: the most that rows * longest row may be; a row that is
     longer on its own is a batch on its own. max_rows: the most rows. Raises BadInput for either below 1.
+    window_tokens: of a full window where rows may be several; then windows * longest window is held to the budget.
     Returns int64 arrays; every row is in exactly one.
     """
     _check_least(1, token_budget=token_budget, max_rows=max_rows)
     lengths = np.asarray(lengths, dtype=np.int64)
     rows = np.argsort(-lengths, kind="stable")
+    windows = windows_of(lengths[rows], window_tokens)
     batches = []
     start = 0
     while start < len(rows):
-        longest = max(int(lengths[rows[start]]), 1)
-        end = start + min(max_rows, max(token_budget // longest, 1))
+        longest = max(int(_width(lengths[rows[start]], window_tokens)), 1)
+        so_far = np.cumsum(windows[start : start + max_rows])
+        end = start + max(int(np.searchsorted(so_far, token_budget // longest, side="right")), 1)
         batches.append(rows[start:end])
         start = end
     return batches
 
 
-def _budget_cuts(lengths: np.ndarray, window_rows: int, step_size: int, token_budget: int) -> np.ndarray:
+def _width(lengths: np.ndarray, window_tokens: int | None) -> np.ndarray:
+    """How wide rows of so many tokens are in a batch."""
+    return lengths if window_tokens is None else np.minimum(lengths, window_tokens)
+
+
+def _budget_cuts(
+    lengths: np.ndarray, window_rows: int, step_size: int, token_budget: int, window_tokens: int | None
+) -> np.ndarray:
     """Where each step begins, int64. lengths: in windows of `window_rows`, ascending inside each."""
-    counts = np.arange(1, step_size + 1)
+    sequences, widths = windows_of(lengths, window_tokens), _width(lengths, window_tokens)
     cuts = []
     start, n = 0, len(lengths)
     while start < n:
         cuts.append(start)
-        window_end = (start // window_rows + 1) * window_rows
-        candidates = lengths[start : min(start + step_size, window_end)]
-        padded = candidates * counts[: len(candidates)]  # ascending, as both factors are
+        end = min(start + step_size, (start // window_rows + 1) * window_rows)
+        padded = widths[start:end] * np.cumsum(sequences[start:end])  # ascending, as both factors are
         start += max(int(np.searchsorted(padded, token_budget, side="right")), 1)
     return np.array(cuts, dtype=np.int64)
 

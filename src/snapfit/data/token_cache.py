@@ -22,8 +22,8 @@ from snapfit.core.folders import list_files, staged_folder, verify_manifest, wri
 from snapfit.core.maps import watch
 from snapfit.data.tokenizer import EncodedChunk, Texts, TextTokenizer, TokenIds
 
-FORMAT = 1
-_ARRAYS = ("ids", "offsets", "second_start")
+FORMAT = 2
+_ARRAYS = ("ids", "offsets", "second_start", "uncut")
 _HASHED_BYTES = 256 * 1024 * 1024  # up to here comparing SHA-256 takes less than a second
 
 
@@ -59,8 +59,9 @@ def cached_token_ids(
     if found is not None:
         return found
     tokens = tokenizer.encode(texts, pairs)
+    assert tokens.uncut is not None  # which a tokenizer always tells
     try:
-        write_entry(folder, [(tokens.ids, tokens.lengths, tokens.second_start)], tokenizer)
+        write_entry(folder, [(tokens.ids, tokens.lengths, tokens.second_start, tokens.uncut)], tokenizer)
     except (OSError, SnapfitError):
         return tokens
     return read_entry(folder, len(texts), tokenizer) or tokens
@@ -74,6 +75,7 @@ def entry_name(tokenizer: TextTokenizer, *, pair: bool, content_hash: str) -> st
         "tokenizer": tokenizer.identity,
         "max_tokens": tokenizer.max_tokens,
         "pad_id": tokenizer.pad_id,
+        "policy": tokenizer.policy.cuts_by(),
         "pair": pair,
         "content": content_hash,
     }
@@ -83,23 +85,27 @@ def entry_name(tokenizer: TextTokenizer, *, pair: bool, content_hash: str) -> st
 def write_entry(folder: Path, chunks: Iterable[EncodedChunk], tokenizer: TextTokenizer) -> None:
     """Write the rows as an entry, which appears whole or not at all; ids go to the file as they come.
 
-    chunks: as `TextTokenizer.encode_chunks` gives them. Raises WorkFailed when it cannot be written.
+    chunks: as `TextTokenizer.encode_chunks` gives them, one at least. Raises WorkFailed when it cannot be written.
     """
-    lengths, seconds = [np.zeros(1, dtype=np.int64)], [np.zeros(0, dtype=tokenizer.place_dtype)]
+    lengths = [np.zeros(1, dtype=np.int64)]
+    seconds: list[np.ndarray] = []
+    uncut: list[np.ndarray] = []
     with staged_folder(folder) as staged:
         try:
             with open(staged / "ids.npy", "wb") as file:
                 header = _array_header(file, tokenizer.id_dtype, 0)
-                for ids, counts, second_start in chunks:
+                for ids, counts, second_start, whole in chunks:
                     ids.tofile(file)
                     lengths.append(counts)
                     seconds.append(second_start)
+                    uncut.append(whole)
                 offsets = np.cumsum(np.concatenate(lengths))
                 file.seek(0)
                 if _array_header(file, tokenizer.id_dtype, int(offsets[-1])) != header:
                     raise OSError(errno.EIO, "numpy's header has changed its size")
             np.save(staged / "offsets.npy", offsets, allow_pickle=False)
             np.save(staged / "second_start.npy", np.concatenate(seconds), allow_pickle=False)
+            np.save(staged / "uncut.npy", np.concatenate(uncut), allow_pickle=False)
         except OSError as error:
             raise cannot_write(folder, error) from error
         write_manifest(staged)
@@ -119,7 +125,7 @@ def read_entry(folder: Path, n: int, tokenizer: TextTokenizer) -> TokenIds | Non
         if not size:
             return None
         verify_manifest(folder, hashes=size <= _HASHED_BYTES)
-        ids, offsets, second_start = (_mapped(folder / f"{name}.npy") for name in _ARRAYS)
+        ids, offsets, second_start, uncut = (_mapped(folder / f"{name}.npy") for name in _ARRAYS)
     except (OSError, ValueError, SnapfitError):
         return None
     sound = (
@@ -129,11 +135,14 @@ def read_entry(folder: Path, n: int, tokenizer: TextTokenizer) -> TokenIds | Non
         and ids.ndim == 1
         and offsets.shape == (n + 1,)
         and second_start.shape == (n,)
+        and uncut.dtype == np.uint32
+        and uncut.ndim == 2
+        and len(uncut) == n
         and offsets[0] == 0
         and offsets[-1] == len(ids)
         and bool((np.diff(offsets) >= second_start).all())
     )
-    return TokenIds(ids, offsets, second_start) if sound else None
+    return TokenIds(ids, offsets, second_start, tokenizer.window_tokens, uncut) if sound else None
 
 
 def _mapped(path: Path) -> np.ndarray:

@@ -18,8 +18,9 @@ from snapfit.core.files import make_folder
 from snapfit.core.folders import MANIFEST
 from snapfit.core.maps import release_pages, touched
 from snapfit.data.batches import SIZES, PoolSizes, block_pools, n_block_rows
+from snapfit.data.cutting import token_places
 from snapfit.data.token_cache import entry_name, read_entry, write_entry
-from snapfit.data.tokenizer import EncodedChunk, TextTokenizer, TokenIds, token_places
+from snapfit.data.tokenizer import EncodedChunk, TextTokenizer, TokenIds
 
 _RELEASE_EVERY = 16  # blocks
 
@@ -79,6 +80,11 @@ class PooledTokens:
         return _Lengths(self)
 
     @property
+    def window_tokens(self) -> int | None:
+        """As in TokenIds."""
+        return self._tokenizer.window_tokens
+
+    @property
     def n_made(self) -> int:
         """How many pools are tokenised by now."""
         return sum(made is not None for made in self._made)
@@ -100,14 +106,16 @@ class PooledTokens:
         parts = [(tokens.take(places), chosen) for tokens, places, chosen in self._by_pool(rows)]
         lengths = np.empty(len(rows), dtype=np.int64)
         seconds = np.empty(len(rows), dtype=self._tokenizer.place_dtype)
+        uncut = np.empty((len(rows), 1 if self._pairs is None else 2), dtype=np.uint32)
         for part, chosen in parts:
-            lengths[chosen], seconds[chosen] = part.lengths, part.second_start
+            assert part.uncut is not None  # which a tokenizer always tells
+            lengths[chosen], seconds[chosen], uncut[chosen] = part.lengths, part.second_start, part.uncut
         offsets = np.zeros(len(rows) + 1, dtype=np.int64)
         np.cumsum(lengths, out=offsets[1:])
         ids = np.empty(int(offsets[-1]), dtype=self._tokenizer.id_dtype)
         for part, chosen in parts:
             ids[token_places(offsets[chosen], part.lengths)] = part.ids
-        return TokenIds(ids, offsets, seconds)
+        return TokenIds(ids, offsets, seconds, self.window_tokens, uncut)
 
     def close(self) -> None:
         """End tokenising in the background; pools that are whole stay in the cache."""
@@ -160,7 +168,7 @@ class PooledTokens:
         """A pool's tokens: from the cache, or tokenised and written there."""
         n = n_block_rows(self._pools[pool], self._n, self._sizes)
         if self._folder is None:
-            return _joined(list(self._encoded(pool)), self._tokenizer)
+            return self._tokenizer.joined(list(self._encoded(pool)), pair=self._pairs is not None)
         folder = self._folder / f"{pool:06d}"
         found = read_entry(folder, n, self._tokenizer)
         if found is None:
@@ -242,9 +250,3 @@ def _places(pools: list[np.ndarray], n: int, block_rows: int) -> tuple[np.ndarra
         sizes = np.minimum(n - blocks * block_rows, block_rows)
         pool_of[blocks], start[blocks] = pool, np.cumsum(sizes) - sizes
     return pool_of, start
-
-
-def _joined(chunks: list[EncodedChunk], tokenizer: TextTokenizer) -> TokenIds:
-    ids, lengths, seconds = (np.concatenate(parts) for parts in zip(*chunks, strict=True))
-    offsets = np.concatenate(([0], np.cumsum(lengths))).astype(np.int64)
-    return TokenIds(ids.astype(tokenizer.id_dtype, copy=False), offsets, seconds)

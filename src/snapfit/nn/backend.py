@@ -15,6 +15,7 @@ from snapfit.core.errors import BadInput
 from snapfit.data.batches import Batch
 from snapfit.nn.classifier import Classifier
 from snapfit.nn.ensemble import EnsembleBackend
+from snapfit.nn.inference import batch_logits
 from snapfit.nn.member_weights import read_changed, with_changes
 from snapfit.nn.packed_encoder import use_packing
 from snapfit.nn.weights import load_all, read_weights
@@ -41,23 +42,25 @@ class TorchBackend:
 
     def logits(self, batch: Batch) -> np.ndarray:
         """float32 [rows, n_outputs] for one padded batch."""
-        ids, mask, types = (
-            torch.from_numpy(a).to(self.device) for a in (batch.input_ids, batch.attention_mask, batch.token_type_ids)
-        )
         with self._lock, torch.inference_mode():
-            output = self.model(input_ids=ids, attention_mask=mask, token_type_ids=types)
-        array: np.ndarray = output.logits.float().cpu().numpy()
-        return array
+            return batch_logits(self.model, batch, self.device)
 
 
 def load_classifiers(bundle: Bundle) -> list[Classifier]:
     """The bundle's models, built from its config.json and filled by name; no pretrained checkpoint is looked for.
 
     There is one unless the bundle has members. Weights that are the same in several models are held once.
-    Raises BadInput when a file is damaged, or its weights do not fit.
+    Raises BadInput when a file is damaged, its weights do not fit, or its files disagree about windows.
     """
     config = AutoConfig.from_pretrained(bundle.folder, trust_remote_code=False)
     first = Classifier(config)
+    pooled_by = bundle.info.lengths.pools_windows_by
+    if first.window_pooling != pooled_by:
+        raise BadInput(
+            f"{bundle.folder}, whose config.json pools windows by {first.window_pooling}, snapfit.json by {pooled_by}",
+            "files of one bundle",
+            "copy the bundle again, with all its files",
+        )
     load_all(first, read_weights(bundle.folder), source=str(bundle.folder))
     models = [first]
     for member in (bundle.info.members or ())[1:]:

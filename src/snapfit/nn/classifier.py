@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from transformers import (
@@ -29,13 +30,15 @@ from transformers import (
 from transformers.modeling_outputs import SequenceClassifierOutput
 from transformers.utils import logging as transformers_logging
 
-from snapfit.core.errors import BadInput
+from snapfit.core.errors import BadInput, WorkFailed
 from snapfit.core.labels import Task
+from snapfit.core.lengths import WindowPooling
 from snapfit.nn.families import family_of
 from snapfit.nn.head import Head
 from snapfit.nn.losses import loss_sum
 from snapfit.nn.pooling import POOLINGS
 from snapfit.nn.weights import LoadReport, load_all, load_encoder, read_weights
+from snapfit.nn.windows import combine_windows
 
 ProblemType = Literal["single_label_classification", "multi_label_classification", "regression"]
 _PROBLEM_TYPES: dict[Task, ProblemType] = {
@@ -52,12 +55,14 @@ def classifier_config(
     label_names: list[str],
     pooling: str,
     head_dropout: float = 0.1,
+    window_pooling: WindowPooling | None = None,
 ) -> PreTrainedConfig:
     """A copy of the encoder's config that describes a whole classifier, in transformers' own words where it has them.
 
     pooling: "native" or one of pooling.POOLINGS. head_dropout: of snapfit's head; a native head reads its own name.
-    Raises BadInput for a native head of a family that the table does not know, and for last4 poolings over fewer
-    than three layers.
+    window_pooling: how windows of a text become one answer, see `core/windows.py`; None: a text is one sequence.
+    Raises BadInput for a native head of a family that the table does not know, for one that should do more than give
+    logits for windows, and for last4 poolings over fewer than three layers.
     """
     if pooling != "native" and pooling not in POOLINGS:
         raise BadInput(f"pooling {pooling!r}", f"native, {', '.join(POOLINGS)}", "correct model.pooling")
@@ -66,6 +71,12 @@ def classifier_config(
             f"a native head for the family {encoder_config.model_type!r}",
             "a family of snapfit's table for pooling 'native'",
             "use --set model.pooling=mean",
+        )
+    if pooling == "native" and window_pooling in ("attention", "max_states"):
+        raise BadInput(
+            f"windows pooled by {window_pooling!r} under a native head",
+            "mean or max, which need nothing but logits of each window",
+            "use --set length.window_pooling=mean, or --set model.pooling=mean",
         )
     n_layers = getattr(encoder_config, "num_hidden_layers", None)
     if pooling.startswith("last4") and n_layers is not None and n_layers < 3:
@@ -80,6 +91,9 @@ def classifier_config(
     config.problem_type = _PROBLEM_TYPES[task]
     config.snapfit_pooling = pooling
     config.snapfit_head_dropout = head_dropout
+    vars(config).pop("snapfit_window_pooling", None)  # of a bundle whose encoder it is
+    if window_pooling is not None:
+        config.snapfit_window_pooling = window_pooling
     config.tie_word_embeddings = False  # there is no language-model head to tie to
     return config
 
@@ -93,7 +107,7 @@ class Classifier(PreTrainedModel):
     """Logits from padded token ids.
 
     config: from `classifier_config`. Building is random and reads nothing; it ends in training mode off.
-    Attributes: pooling, encoder_prefix (where the encoder stands, such as "bert"), family, encoder.
+    Attributes: pooling, window_pooling, encoder_prefix (where the encoder stands, such as "bert"), family, encoder.
     """
 
     config_class = PreTrainedConfig
@@ -106,6 +120,7 @@ class Classifier(PreTrainedModel):
         inner = _build_inner(config, native=self_pooling == "native")
         super().__init__(inner.config)
         self.pooling = self_pooling
+        self.window_pooling: WindowPooling | None = getattr(config, "snapfit_window_pooling", None)
         self.family = family_of(config)
         self.base_model_prefix = self.encoder_prefix = str(inner.base_model_prefix or "encoder")
         if self_pooling == "native":
@@ -119,6 +134,7 @@ class Classifier(PreTrainedModel):
                 width=config.hidden_size,
                 n_outputs=len(config.id2label or ()),
                 dropout=config.snapfit_head_dropout,
+                window_pooling=self.window_pooling,
             )
         self.accepts_types = _accepts_types(self.encoder, config)
         self.train(False)
@@ -152,27 +168,48 @@ class Classifier(PreTrainedModel):
         attention_mask: Tensor | None = None,
         token_type_ids: Tensor | None = None,
         labels: Tensor | None = None,
+        first_windows: np.ndarray | None = None,
+        combine: bool = True,
     ) -> SequenceClassifierOutput:
         """Logits, and the mean loss if labels are given.
 
         input_ids, attention_mask (1 on real tokens), token_type_ids: int64 [batch, length].
-        labels: what `losses.loss_sum` takes. Returns logits float [batch, n_outputs].
+        labels: what `losses.loss_sum` takes. first_windows: int64 [rows + 1], where each row's windows begin in the
+        batch, and their number; None: every sequence is a row. Returns logits float [rows, n_outputs].
+        combine: False leaves the windows as they are: what is returned as logits are the columns of every sequence,
+        float [batch, columns], for `core.windows.combine_windows` and then `finish`.
         """
+        logits = self._columns(input_ids, attention_mask, token_type_ids)
+        if not combine:
+            return SequenceClassifierOutput(logits=logits)
+        if self.window_pooling is not None:
+            every = np.arange(len(logits) + 1) if first_windows is None else first_windows
+            logits = self.finish(combine_windows(logits, every, self.window_pooling))
+        elif first_windows is not None:
+            raise WorkFailed("windows of texts were given to a model that was not made for them")
+        loss = None
+        if labels is not None:
+            loss = loss_sum(logits, labels, task=task_of(self.config)) / len(logits)
+        return SequenceClassifierOutput(loss=loss, logits=logits)
+
+    def _columns(self, input_ids: Tensor, attention_mask: Tensor | None, token_type_ids: Tensor | None) -> Tensor:
+        """What is computed of each sequence by itself, float [batch, columns]."""
         if attention_mask is None:
             attention_mask = torch.ones_like(input_ids)
         inputs = {"input_ids": input_ids, "attention_mask": attention_mask}
         if self.accepts_types and token_type_ids is not None:
             inputs["token_type_ids"] = token_type_ids
         if self.pooling == "native":
-            logits = self.__dict__["_native"](**inputs).logits
-        else:
-            output = self.encoder(**inputs, output_hidden_states=self.head.pooling.needs_all_layers)
-            states = output.hidden_states or (output.last_hidden_state,)
-            logits = self.head(states, attention_mask.bool())
-        loss = None
-        if labels is not None:
-            loss = loss_sum(logits, labels, task=task_of(self.config)) / len(logits)
-        return SequenceClassifierOutput(loss=loss, logits=logits)
+            native: Tensor = self.__dict__["_native"](**inputs).logits
+            return native
+        output = self.encoder(**inputs, output_hidden_states=self.head.pooling.needs_all_layers)
+        states = output.hidden_states or (output.last_hidden_state,)
+        columns: Tensor = self.head(states, attention_mask.bool())
+        return columns
+
+    def finish(self, rows: Tensor) -> Tensor:
+        """Logits float [rows, n_outputs] of rows to which the columns of windows were combined."""
+        return rows if self.pooling == "native" else self.head.finish(rows)
 
     @classmethod
     def from_pretrained(  # type: ignore[override]  # transformers' is untyped and takes dozens of switches

@@ -19,6 +19,7 @@ from snapfit.core.labels import Task
 from snapfit.data.batches import Batch
 from snapfit.nn.classifier import Classifier, encoder_layers
 from snapfit.nn.families import depth_reader, n_depths
+from snapfit.nn.inference import batch_logits
 from snapfit.nn.member_weights import same_bits
 from snapfit.nn.packed_encoder import is_packed
 
@@ -71,12 +72,8 @@ class EnsembleBackend:
 
         A row for which a model gives logits that are not finite is NaN.
         """
-        ids, mask, types = (
-            torch.from_numpy(a).to(self.device) for a in (batch.input_ids, batch.attention_mask, batch.token_type_ids)
-        )
         with self._lock, torch.inference_mode(), self._trunk_heard():
-            outputs = [model(input_ids=ids, attention_mask=mask, token_type_ids=types) for model in self.models]
-        return self._mean([output.logits.float().cpu().numpy() for output in outputs])
+            return self._mean([batch_logits(model, batch, self.device) for model in self.models])
 
     def _mean(self, parts: Sequence[np.ndarray]) -> np.ndarray:
         """One row that is not finite must not hide which it is from whoever asked for the batch."""

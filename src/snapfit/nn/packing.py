@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from snapfit.data.tokenizer import token_places
+from snapfit.data.cutting import token_places
 
 ROUNDED = 32
 """Under bf16 on a CPU, tokens are filled up to a multiple of this with a row that nobody reads. The library of products

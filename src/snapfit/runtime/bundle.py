@@ -20,6 +20,7 @@ from snapfit.core.errors import BadInput, nearest
 from snapfit.core.files import read_json
 from snapfit.core.folders import MANIFEST, list_files, verify_manifest
 from snapfit.core.labels import TASKS, LabelSet, Task
+from snapfit.core.lengths import HEAD, LengthPolicy
 from snapfit.data.tokenizer import TextTokenizer
 
 ONE_MODEL, SEVERAL_MODELS = 1, 2
@@ -47,7 +48,8 @@ class BundleInfo:
     pooling, pooling_reason: how tokens become one vector, and why that was chosen.
     head: "native" when plain transformers gives the same logits, of the first model where there are several; else
     "snapfit".
-    max_tokens: longer texts are cut to it; special tokens count. pad_id: the token that fills short rows up.
+    max_tokens: longer texts are cut to it; special tokens count. length_policy: what is read of them, as
+    `LengthPolicy.to_dict` has it; None for the first tokens. pad_id: the token that fills short rows up.
     metrics: values by split, then by name. versions: of what made it. data: identity of the tables (hashes,
     sizes).
     recipe: every setting, resolved. temperature: divides logits, > 0. thresholds: one a label in 0..1, multi
@@ -78,6 +80,7 @@ class BundleInfo:
     recipe: dict[str, Any] = field(default_factory=dict)
     members: list[dict[str, Any]] | None = None
     made_of: dict[str, Any] = field(default_factory=dict)
+    length_policy: dict[str, Any] | None = None
     format_version: int = ONE_MODEL
 
     def __post_init__(self) -> None:
@@ -92,16 +95,20 @@ class BundleInfo:
         if (self.members is None) != (self.format_version == ONE_MODEL):
             self._refuse("format_version", f"{SEVERAL_MODELS} with members, {ONE_MODEL} without")
 
+    @property
+    def lengths(self) -> LengthPolicy:
+        """What is read of a text that is longer than max_tokens."""
+        return HEAD if self.length_policy is None else LengthPolicy.from_dict(self.length_policy)
+
     def _refuse(self, name: str, expected: str) -> NoReturn:
         raise BadInput(f"{name}: {getattr(self, name)!r} in {INFO_FILE}", expected, _RESTORE)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values for snapfit.json, the format version first; what is not set of several models is left out."""
+        """Plain values for snapfit.json, the format version first; what came later and is not set is left out."""
         values = asdict(self)
-        if not values["made_of"]:
-            del values["made_of"]
-        if values["members"] is None:
-            del values["members"]
+        for name in ("made_of", "members", "length_policy"):
+            if not values[name]:
+                del values[name]
         return {"format_version": values.pop("format_version"), **values}
 
     @classmethod
@@ -178,7 +185,10 @@ class Bundle:
     def tokenizer(self) -> TextTokenizer:
         """The bundle's tokenizer, which cuts and pads as in training."""
         return TextTokenizer.from_file(
-            self.folder / "tokenizer.json", max_tokens=self.info.max_tokens, pad_id=self.info.pad_id
+            self.folder / "tokenizer.json",
+            max_tokens=self.info.max_tokens,
+            pad_id=self.info.pad_id,
+            policy=self.info.lengths,
         )
 
     def probes(self) -> tuple[list[Any], np.ndarray] | None:
@@ -241,6 +251,13 @@ def _is_version(value: Any) -> bool:
     return type(value) is int and value in (ONE_MODEL, SEVERAL_MODELS)
 
 
+def _is_length_policy(value: Any) -> bool:
+    try:
+        return LengthPolicy.from_dict(value) != HEAD
+    except BadInput:
+        return False
+
+
 def _are_members(value: Any) -> bool:
     """Whether this names two models or more, each in its own file, with shares that make a whole."""
     if not isinstance(value, list) or len(value) < 2:
@@ -286,5 +303,9 @@ _CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
         "temperature above 0, the shares together 1",
     ),
     "made_of": (_is_object, "an object"),
+    "length_policy": (
+        lambda v: v is None or _is_length_policy(v),
+        "null for head, or a length policy and what it needs",
+    ),
 }
 """What each field of snapfit.json must be by itself, and how to say so."""

@@ -27,7 +27,11 @@ class Backend(Protocol):
     """Computes logits. It may be called from many threads at once."""
 
     def logits(self, batch: Batch) -> np.ndarray:
-        """float32 [rows, n_outputs] of a padded batch; what is padding must not change them."""
+        """float32 [rows, n_outputs] of a padded batch; what is padding must not change them.
+
+        Where the batch has `first_windows`, its sequences are windows, which the backend computes one by one and then
+        combines to rows by `core.windows.combine_windows`.
+        """
         ...
 
 
@@ -209,9 +213,11 @@ def logits_by_batch(
     """
     for start in range(0, len(tokens), _WINDOW_ROWS):
         end = min(start + _WINDOW_ROWS, len(tokens))
-        window = TokenIds(tokens.ids, tokens.offsets[start : end + 1], tokens.second_start[start:end])
-        for rows in sorted_batches(window.lengths, token_budget=token_budget, max_rows=max_rows):
-            logits = backend.logits(pad(window, rows, pad_id=pad_id))
+        part = tokens.part(start, end)
+        for rows in sorted_batches(
+            part.lengths, token_budget=token_budget, max_rows=max_rows, window_tokens=part.window_tokens
+        ):
+            logits = backend.logits(pad(part, rows, pad_id=pad_id))
             n_outputs = logits.shape[-1] if n_outputs is None else n_outputs
             if logits.dtype != np.float32 or logits.shape != (len(rows), n_outputs):
                 raise WorkFailed(

@@ -16,6 +16,7 @@ from torch import Tensor
 from snapfit.core.errors import WorkFailed
 from snapfit.core.files import cannot_write, write_bytes_atomic, write_json_atomic, write_text_atomic
 from snapfit.core.folders import staged_folder, write_manifest
+from snapfit.core.lengths import HEAD
 from snapfit.core.scores import logits_to_scores
 from snapfit.data.batches import pad
 from snapfit.nn.backend import backend_of
@@ -57,13 +58,19 @@ def write_bundle(folder: Path, fitted: Fitted, tables: Tables) -> BundleInfo:
 
 
 def _tokenizer_settings(fitted: Fitted) -> dict[str, Any]:
-    """The encoder's own settings, with which transformers cuts where snapfit does and gives what is read."""
+    """The encoder's own settings, with which transformers cuts where snapfit does, as far as it can: at one end; and
+    gives what is read.
+    """
     types = ["token_type_ids"] if fitted.model.accepts_types else []
-    return {
+    settings = {
         **fitted.tokenizer_files.tokenizer_config,
         "model_max_length": fitted.tokenizer.max_tokens,
         "model_input_names": ["input_ids", *types, "attention_mask"],
     }
+    tail = fitted.tokenizer.policy.policy == "tail"
+    if tail or "truncation_side" in settings:
+        settings["truncation_side"] = "left" if tail else "right"
+    return settings
 
 
 def save_classifier(folder: Path, model: Classifier) -> None:
@@ -118,7 +125,7 @@ def versions() -> dict[str, str]:
 
 
 def _info(fitted: Fitted, tables: Tables) -> BundleInfo:
-    pooling = fitted.recipe.model.pooling
+    pooling, policy = fitted.recipe.model.pooling, fitted.tokenizer.policy
     columns, answer = tables.columns, fitted.answer or Answer("")
     members = [
         {"file": member_file(number), "share": share, "temperature": temperature}
@@ -135,6 +142,7 @@ def _info(fitted: Fitted, tables: Tables) -> BundleInfo:
         pooling_reason=fitted.reasons.get("model.pooling", "stated in the recipe"),
         head="native" if pooling == "native" else "snapfit",
         max_tokens=fitted.tokenizer.max_tokens,
+        length_policy=None if policy.policy == HEAD.policy else policy.to_dict(),
         pad_id=fitted.tokenizer_files.pad_id,
         temperature=answer.last_temperature,
         metrics=fitted.metrics,
@@ -150,6 +158,8 @@ def _info(fitted: Fitted, tables: Tables) -> BundleInfo:
 def _probes(fitted: Fitted, tables: Tables, info: BundleInfo, backend: Backend) -> dict[str, Any]:
     """Short stand-in texts and their scores; never rows of the training table, which may be private."""
     texts = probe_texts()
+    if info.length_policy is not None:
+        texts += long_probe_texts(info.max_tokens)
     examples: Sequence[Any] = list(zip(texts, reversed(texts), strict=True)) if tables.pair else texts
     pairs = [b for _, b in examples] if tables.pair else None
     tokens = fitted.tokenizer.encode(texts, pairs)
@@ -171,3 +181,9 @@ def probe_texts() -> list[str]:
         "🙂 café naïve Straße",
     ]
     return [*seeds, *(" ".join([text] * 3) for text in reversed(seeds))]
+
+
+def long_probe_texts(max_tokens: int) -> list[str]:
+    """Two texts of more than twice so many tokens, whose beginnings, middles and ends differ."""
+    words = probe_texts()[2].split()
+    return [" ".join(words[i * step % len(words)] for i in range(2 * max_tokens + 1)) for step in (1, 5)]

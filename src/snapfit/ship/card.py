@@ -39,7 +39,7 @@ def model_card(info: BundleInfo, *, reasons: dict[str, str]) -> str:
         "",
         *_answer(info),
         f"- pooling `{info.pooling}`: {info.pooling_reason}",
-        f"- texts longer than {info.max_tokens} tokens are cut at the end",
+        f"- length: at most {info.max_tokens} tokens; {info.lengths.in_words(info.max_tokens)}",
         *[f"- `{key}` = `{_value(info.recipe, key)}`: {reason}" for key, reason in reasons.items()],
         "",
         "The whole recipe and the identity of the data are in `snapfit.json`.",
@@ -54,16 +54,22 @@ def _sample(info: BundleInfo) -> str:
 
 def _compatibility(info: BundleInfo) -> str:
     n_models = len(info.members or ())
+    longer = ""
+    if not info.lengths.cuts_at_one_end:
+        longer = (
+            f" Of texts of more than {info.max_tokens} tokens it gives others: it reads their first tokens alone, "
+            f"while snapfit reads them by the length policy `{info.lengths.policy}`."
+        )
     if info.head == "native" and n_models:
         return (
             f"The answer needs snapfit: it is made of {n_models} models. Plain transformers opens this folder too, but "
             "only the first of them: `AutoModelForSequenceClassification.from_pretrained(folder)` gives that one's "
-            "logits, not the answer."
+            f"logits, not the answer.{longer}"
         )
     if info.head == "native":
         return (
             "Plain transformers opens this folder too: "
-            "`AutoModelForSequenceClassification.from_pretrained(folder)` gives the same logits."
+            f"`AutoModelForSequenceClassification.from_pretrained(folder)` gives the same logits.{longer}"
         )
     return (
         f"The head pools with `{info.pooling}`, which transformers does not have: this bundle needs snapfit. "

@@ -96,7 +96,8 @@ def describe_bundle(folder: Path) -> dict[str, Any]:
 
     Keys: kind, path, those of snapfit.json with the labels as a list of names, files {name: bytes}, bytes,
     transformers {opens, why}, probes {same (None: not replayed), largest_difference, why}, made_of, members (None where
-    one model answers; else their values of snapfit.json, and bytes), forward_passes (of a prediction; None: no torch).
+    one model answers; else their values of snapfit.json, and bytes), length_policy (also where it is head),
+    length_in_words, forward_passes (of a prediction; None: no torch).
     Raises BadInput for a bundle that is damaged.
     """
     bundle = Bundle.open(folder)
@@ -109,6 +110,8 @@ def describe_bundle(folder: Path) -> dict[str, Any]:
         **info.to_dict(),
         "members": members,
         "made_of": info.made_of,
+        "length_policy": info.lengths.to_dict(),
+        "length_in_words": info.lengths.in_words(info.max_tokens),
         "labels": list(bundle.label_set.names),
         "files": files,
         "bytes": sum(files.values()),
@@ -142,6 +145,7 @@ def _opened_by_transformers(bundle: Bundle) -> dict[str, Any]:
     if bundle.info.head != "native":
         return {"opens": False, "why": f"transformers has no head with the pooling {bundle.info.pooling!r}"}
     only = "; the first model alone, not the mean" if bundle.info.members else ""
+    only += "" if bundle.info.lengths.cuts_at_one_end else "; of longer texts it reads the first tokens alone"
     try:
         from transformers import AutoModelForSequenceClassification
     except ImportError:

@@ -354,6 +354,7 @@ def _started_from(folder: Path, recipe: Recipe) -> Recipe:
     """The recipe that trains a bundle further."""
     bundle = Bundle.open(folder)
     fixed = {"model.encoder": str(folder), "model.pooling": bundle.info.pooling, "model.head": "kept"}
+    lengths = {f"length.{name}": value for name, value in bundle.info.lengths.to_dict().items()}
     for key, value in recipe.stated().items():
         if value not in ("auto", fixed.get(key, value)):
             raise BadInput(
@@ -361,7 +362,7 @@ def _started_from(folder: Path, recipe: Recipe) -> Recipe:
                 f"{fixed[key]!r}, as it is there",
                 "leave it out, or start from --encoder instead of --continue-from",
             )
-    return recipe.with_values(fixed)
+    return recipe.with_values(fixed | {key: value for key, value in lengths.items() if key not in recipe.stated()})
 
 
 def notifier(journal: Journal, listener: Listener | None, run: RunFolder | None = None) -> Notify:

@@ -110,6 +110,7 @@ def build_model(
         label_names=label_names,
         pooling=pooling,
         head_dropout=0.1 if recipe.model.dropout == "auto" else recipe.model.dropout,
+        window_pooling=recipe.length.chosen.pools_windows_by,
     )
     set_dropout(
         config,

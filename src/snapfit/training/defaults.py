@@ -135,6 +135,7 @@ def _data_rules(recipe: Recipe, facts: Facts) -> Rules:
     """What follows from measurements and from the rows themselves."""
     n_rows, longest = facts.n_rows, int(facts.lengths.max())
     limit = token_limit(facts.lengths, facts.max_positions)
+    fit = "99.5 %" if limit < min(facts.max_positions or 512, 512) else f"{(facts.lengths <= limit).mean():.1%}"
     sampled = len(facts.lengths) < n_rows
     looked_at = f"a sample of {len(facts.lengths):,} training rows" if sampled else "the training rows"
     epochs_why = f"about {WANTED_STEPS:,} steps, at least {least_epochs(n_rows)} and at most {MAX_EPOCHS} epochs"
@@ -148,7 +149,7 @@ def _data_rules(recipe: Recipe, facts: Facts) -> Rules:
         ("train.threads", lambda known: (facts.threads, "torch's own choice on this machine")),
         (
             "length.max_tokens",
-            lambda known: (limit, f"99.5 % of {looked_at} fit; the longest has {longest:,} tokens"),
+            lambda known: (limit, f"{fit} of {looked_at} fit; the longest has {longest:,} tokens"),
         ),
         ("train.batch", lambda known: (batch_size(n_rows), f"for {n_rows:,} training rows")),
         ("train.epochs", epochs),

@@ -38,7 +38,8 @@ def keep_head(model: Classifier, folder: Path, label_set: LabelSet) -> str:
     outputs = {id(parameter) for parameter in model.output.parameters()}
     with torch.no_grad():
         for name, tensor in model.state_dict(keep_vars=True).items():
-            if name.startswith(f"{model.encoder_prefix}."):
+            unknown = name.startswith("head.window_score.") and name not in state  # the bundle pools windows otherwise
+            if name.startswith(f"{model.encoder_prefix}.") or unknown:
                 continue
             if id(tensor) not in outputs:
                 tensor.copy_(state[name])

@@ -188,7 +188,7 @@ def _more_parts(parts: int, rows: int, number: int) -> int:
     if parts >= rows:
         raise WorkFailed(
             f"step {number}: memory ran out although every row is a micro-batch of its own; "
-            "lower length.max_tokens, or take a smaller encoder"
+            "lower length.max_tokens or length.max_windows, or take a smaller encoder"
         )
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
@@ -271,5 +271,7 @@ def _forward(
         for array in (batch.input_ids, batch.attention_mask, batch.token_type_ids, examples.targets[rows])
     )
     with settings.autocast():
-        logits = model(input_ids=ids, attention_mask=mask, token_type_ids=types).logits
+        logits = model(
+            input_ids=ids, attention_mask=mask, token_type_ids=types, first_windows=batch.first_windows
+        ).logits
     return loss_sum(logits, targets)

@@ -37,7 +37,8 @@ def _nothing() -> None:
 class DataOrder:
     """Which rows every step takes: a pure function of these fields and (epoch, position).
 
-    lengths: tokens of each row. step_size: rows of an optimizer step. token_budget, window: see `batches.step_rows`.
+    lengths: tokens of each row. step_size: rows of an optimizer step. token_budget, window, window_tokens: see
+    `batches.step_rows`; `window` counts steps, `window_tokens` is of a text that is read in windows.
     classes: of each row, to draw an epoch's rows evenly from (see `batches.balanced_draw`); or else weights: of each
     row, to draw in proportion to (see `batches.weighted_draw`); of a large table pool by pool. With neither every row
     is taken once. sizes: how a large table is cut. after_pool: called when the rows of a pool are done with, so that
@@ -49,6 +50,7 @@ class DataOrder:
     seed: int
     token_budget: int | None = None
     window: int = 64
+    window_tokens: int | None = None
     classes: ByRow | None = None
     weights: ByRow | None = None
     sizes: PoolSizes = SIZES
@@ -114,6 +116,7 @@ class DataOrder:
             step_size=self.step_size,
             token_budget=self.token_budget,
             window=self.window,
+            window_tokens=self.window_tokens,
             stream=streams[0],
         )
         return [rows[step] for step in steps]

@@ -10,15 +10,17 @@ import numpy as np
 import torch
 
 from snapfit.core.labels import LabelSet
+from snapfit.core.lengths import HEAD
 from snapfit.core.maps import release_pages
 from snapfit.core.recipe import Recipe, settled
-from snapfit.data.tokenizer import TextTokenizer, TokenRows
+from snapfit.data.tokenizer import TextTokenizer, TokenIds, TokenRows
 from snapfit.nn.encoder import EncoderSource, TokenizerFiles
 from snapfit.nn.families import max_positions
 from snapfit.training.assemble import build_model, layer_parameters, pick_device, torch_as_wanted
 from snapfit.training.class_weights import class_weights, natural_beta, told_weights
 from snapfit.training.defaults import Facts, check_loss, check_metric, is_resolved, resolve
 from snapfit.training.identity import machine
+from snapfit.training.lengths import cut_notice, uncut_lengths
 from snapfit.training.loop import Examples
 from snapfit.training.order import DataOrder
 from snapfit.training.pooling_probe import choose_pooling
@@ -26,6 +28,7 @@ from snapfit.training.precision import choose_precision
 from snapfit.training.prepare import (
     Notify,
     Tables,
+    Tokenised,
     encoder_limit,
     make_examples,
     open_encoder,
@@ -119,16 +122,23 @@ def make_plan(
     sample = training_sample(tables, seed=recipe.data.split_seed)
     if text := _tokenising(tables):
         told(text)
-    tokenised = tokenise(sample or tables, source, files, longest)
+    policy = recipe.length.chosen
+    tokenised = looked_at = tokenise(
+        sample or tables, source, files, longest, policy=HEAD if limit == "auto" else policy
+    )
     counts = _counts(tables, recipe)
     with torch_as_wanted(recipe):
-        train = make_examples(sample or tables, tokenised)["train"]
-        recipe, found = _resolve(tables, recipe, source, train, counts)
+        train = make_examples(sample or tables, looked_at)["train"]
+        recipe, found = _resolve(tables, recipe, source, looked_at, train, counts)
     weights, about = _weights(tables, recipe, counts)
     found = {key: why for key, why in (reasons or {}).items() if key != _WEIGHTS} | found | about
     notify("recipe", recipe=recipe.to_dict(), reasons=found)
-    if sample is not None or recipe.length.max_tokens != tokenised.tokenizer.max_tokens:
-        tokenised = tokenise(tables, source, files, settled(recipe.length.max_tokens), seed=recipe.train.seed)
+    settled_limit = settled(recipe.length.max_tokens)
+    if sample is not None or (settled_limit, policy) != (looked_at.tokenizer.max_tokens, looked_at.tokenizer.policy):
+        tokenised = tokenise(tables, source, files, settled_limit, policy=policy, seed=recipe.train.seed)
+    cut = cut_notice(_train_tokens(looked_at), tokenised.tokenizer, n_rows=len(tables.splits["train"]))
+    if cut is not None:
+        notify("notice", text=cut)
     examples = make_examples(tables, tokenised)
     order = _data_order(recipe, examples["train"], tables)
     return Plan(
@@ -176,10 +186,22 @@ def _tokenising(tables: Tables) -> str:
     return f"tokenising {rows:,} rows, unless the cache has them" if rows > MANY_ROWS else ""
 
 
+def _train_tokens(tokenised: Tokenised) -> TokenIds:
+    """The training rows that are looked at: all, or of a large table a sample, which is held either way."""
+    tokens = tokenised.tokens["train"]
+    assert isinstance(tokens, TokenIds)
+    return tokens
+
+
 def _resolve(
-    tables: Tables, recipe: Recipe, source: EncoderSource, train: Examples, counts: np.ndarray | None
+    tables: Tables,
+    recipe: Recipe,
+    source: EncoderSource,
+    looked_at: Tokenised,
+    train: Examples,
+    counts: np.ndarray | None,
 ) -> tuple[Recipe, dict[str, str]]:
-    """Measure what the defaults depend on, and replace every `auto`. train: of a large table a sample."""
+    """Measure what the defaults depend on, and replace every `auto`. looked_at, train: of a large table a sample."""
     label_set = tables.label_set
     stated = recipe.to_dict()["data"]
     found = {key: _FOUND[key] for key in tables.settings if stated[key.partition(".")[2]] == "auto"}
@@ -196,14 +218,15 @@ def _resolve(
     pooling: tuple[Any, str] = (recipe.model.pooling, "stated")
     if recipe.model.pooling == "auto":
         half = partial(torch.autocast, "cpu", torch.bfloat16, enabled=precision[0] == "bf16")
-        own = recipe.regularise.dropout_samples > 1  # which only snapfit's own head can draw
+        own = recipe.regularise.dropout_samples > 1  # which only snapfit's own head can draw, as it alone has scores
+        own |= recipe.length.chosen.pools_windows_by in ("attention", "max_states")
         choice = choose_pooling(probe, train, label_set, seed=recipe.data.split_seed, autocast=half, native=not own)
         pooling = (choice.pooling, choice.reason)
     facts = Facts(
         task=label_set.task,
         n_rows=len(tables.splits["train"]),
         n_outputs=label_set.n_outputs,
-        lengths=_lengths(train.tokens),
+        lengths=uncut_lengths(_train_tokens(looked_at), looked_at.tokenizer),
         layer_parameters=layer_parameters(probe),
         max_positions=max_positions(source.config),
         precision=precision,
@@ -230,6 +253,7 @@ def _data_order(recipe: Recipe, train: Examples, tables: Tables) -> DataOrder:
         seed=recipe.train.seed,
         token_budget=recipe.train.token_budget,
         window=recipe.train.window,
+        window_tokens=train.tokens.window_tokens,
         classes=classes,
         weights=weights,
         sizes=tables.sizes,

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from snapfit.core.labels import LabelSet
+from snapfit.core.windows import combine_windows
 from snapfit.data.batches import pad, sorted_batches
 from snapfit.nn.classifier import Classifier, encoder_layers
 from snapfit.nn.fused_layer import use_fused_layers
@@ -88,7 +89,7 @@ def _features(model: Classifier, examples: Examples, rows: np.ndarray) -> tuple[
     tokens = examples.tokens.take(rows)
     width = model.config.hidden_size
     mean, first = (np.zeros((len(rows), width), np.float64) for _ in range(2))
-    for part in sorted_batches(tokens.lengths):
+    for part in sorted_batches(tokens.lengths, window_tokens=tokens.window_tokens):
         batch = pad(tokens, part, pad_id=examples.pad_id)
         inputs = {
             "input_ids": torch.from_numpy(batch.input_ids).to(device),
@@ -97,8 +98,10 @@ def _features(model: Classifier, examples: Examples, rows: np.ndarray) -> tuple[
         if model.accepts_types:
             inputs["token_type_ids"] = torch.from_numpy(batch.token_type_ids).to(device)
         states = model.encoder(**inputs).last_hidden_state.float()
-        mean[part] = mean_over_tokens(states, inputs["attention_mask"]).cpu().numpy()
-        first[part] = states[:, 0].cpu().numpy()
+        for features, found in ((mean, mean_over_tokens(states, inputs["attention_mask"])), (first, states[:, 0])):
+            array = found.cpu().numpy()
+            windows = batch.first_windows
+            features[part] = array if windows is None else combine_windows(array, windows, "mean")
     return mean, first
 
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from snapfit.core.errors import BadInput
 from snapfit.core.labels import LabelSet
+from snapfit.core.lengths import HEAD, LengthPolicy
 from snapfit.core.recipe import Recipe, settled
 from snapfit.core.recipe_sections import DataSection
 from snapfit.data.batches import POOL_ROWS, SIZES, PoolSizes, block_rows_of
@@ -217,12 +218,18 @@ def encoder_limit(source: EncoderSource) -> int:
 
 
 def tokenise(
-    tables: Tables, source: EncoderSource, files: TokenizerFiles, max_tokens: int, *, seed: int = 0
+    tables: Tables,
+    source: EncoderSource,
+    files: TokenizerFiles,
+    max_tokens: int,
+    *,
+    policy: LengthPolicy = HEAD,
+    seed: int = 0,
 ) -> Tokenised:
     """Token ids of all splits, from the cache where the same texts met the same tokenizer before.
 
-    max_tokens: rows are cut to it. seed: of the training; rows of a large split are tokenised when they are asked for,
-    in the order of its first epoch. Raises BadInput when the encoder has fewer positions.
+    max_tokens, policy: how rows are cut. seed: of the training; rows of a large split are tokenised when they are asked
+    for, in the order of its first epoch. Raises BadInput when the encoder has fewer positions.
     """
     limit = max_positions(source.config)
     if limit is not None and max_tokens > limit:
@@ -231,7 +238,9 @@ def tokenise(
             f"at most {limit}, the encoder's positions",
             f"--set length.max_tokens={limit}",
         )
-    tokenizer = TextTokenizer.from_bytes(files.tokenizer_json, max_tokens=max_tokens, pad_id=files.pad_id)
+    tokenizer = TextTokenizer.from_bytes(
+        files.tokenizer_json, max_tokens=max_tokens, pad_id=files.pad_id, policy=policy
+    )
     tokens = {
         name: _token_rows(tokenizer, part, content_hash=tables.identity[name]["texts"], seed=seed, sizes=tables.sizes)
         for name, part in tables.splits.items()

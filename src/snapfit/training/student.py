@@ -119,6 +119,7 @@ def joined(tokens: TokenRows, more: TokenIds) -> TokenIds:
         np.concatenate([held.ids, more.ids]),
         np.concatenate([held.offsets, held.offsets[-1] + more.offsets[1:]]),
         np.concatenate([held.second_start, more.second_start]),
+        held.window_tokens,
     )
 
 
