@@ -11,7 +11,7 @@ from sklearn.metrics import confusion_matrix, precision_recall_fscore_support, r
 from snapfit.core.errors import BadInput
 from snapfit.data.records import Records, read_records
 from snapfit.runtime.bundle import Bundle
-from snapfit.runtime.evaluating import TOP_MISTAKES, evaluate_bundle, examples_of
+from snapfit.runtime.evaluating import evaluate_bundle, examples_of
 from snapfit.runtime.predictor import Predictor
 from tiny_bundle import LABELS, WORDS, BagOfWords, write_tiny_bundle
 
