@@ -20,8 +20,8 @@ from snapfit.core.outcomes import Outcomes
 from snapfit.core.resampling import resampled_intervals
 from snapfit.core.significance import mcnemar
 from snapfit.data.records import Records
+from snapfit.runtime.bundle import Bundle
 from snapfit.runtime.examples import Foremost, texts_of_row
-from snapfit.runtime.predictor import Predictor
 
 EXAMPLES = 5
 MOST_RESAMPLED_LABELS = 512
@@ -29,22 +29,23 @@ MOST_RESAMPLED_LABELS = 512
 _F1 = "f1 of labels"
 
 
-def check_comparable(first: Predictor, second: Predictor) -> None:
+def check_comparable(first: Bundle, second: Bundle) -> None:
     """Raise BadInput unless both bundles answer the same question: one task, the same labels, texts or pairs."""
-    folders, fix = (first.bundle.folder, second.bundle.folder), "compare bundles trained on the same labels"
-    if first.task != second.task:
-        found = f"{folders[0]} of the task {first.task} and {folders[1]} of the task {second.task}"
+    folders, fix = (first.folder, second.folder), "compare bundles trained on the same labels"
+    if first.info.task != second.info.task:
+        found = f"{folders[0]} of the task {first.info.task} and {folders[1]} of the task {second.info.task}"
         raise BadInput(found, "two bundles of one task", fix)
-    if first.bundle.info.pair != second.bundle.info.pair:
-        kinds = ["pairs of texts" if one.bundle.info.pair else "single texts" for one in (first, second)]
+    if first.info.pair != second.info.pair:
+        kinds = ["pairs of texts" if one.info.pair else "single texts" for one in (first, second)]
         found = f"{folders[0]}, trained on {kinds[0]}, and {folders[1]}, trained on {kinds[1]}"
         raise BadInput(found, "two bundles that read the same texts", fix)
-    if first.task != "regression" and set(first.names) != set(second.names):
-        only = [sorted(set(a.names) - set(b.names)) for a, b in ((first, second), (second, first))]
+    names = [set(one.label_set.names) for one in (first, second)]
+    if first.info.task != "regression" and names[0] != names[1]:
+        alone = [sorted(names[0] - names[1]), sorted(names[1] - names[0])]
         found = "; ".join(
-            f"labels of {folder} alone: {', '.join(map(repr, names[:5]))}{', ...' if len(names) > 5 else ''}"
-            for folder, names in zip(folders, only, strict=True)
-            if names
+            f"labels of {folder} alone: {', '.join(map(repr, only[:5]))}{', ...' if len(only) > 5 else ''}"
+            for folder, only in zip(folders, alone, strict=True)
+            if only
         )
         raise BadInput(found, "the same labels in both bundles, in any order", fix)
 

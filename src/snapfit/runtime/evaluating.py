@@ -108,39 +108,60 @@ def evaluate_bundle(
     parts = RecordParts.of(records, lambda part: encoded(part, label_set)) if isinstance(records, Records) else records
     questions.check_columns(parts.column_names)
     if against is not None:
-        check_comparable(predictor, against)
-    mine, theirs = sums_of(label_set, len(parts)), sums_of(label_set, len(parts))
-    confusions, comparison = Confusions(label_set), Comparison(label_set)
-    limit = predictor.bundle.info.max_tokens
-    slices = Slices(label_set.task, questions.slices, length_edges=questions.length_edges, limit=limit)
-    lengths = Lengths(predictor.bundle)
+        check_comparable(predictor.bundle, against.bundle)
+    found = _Findings(predictor, questions, n_rows=len(parts), compared=against is not None)
     done = 0
     for piece in _pieces(parts, predictor, against):
-        mine.add(piece.outcomes)
-        if label_set.task != "regression":
-            confusions.add(piece.outcomes, piece.records)
-        slices.add(piece.outcomes, lengths(piece.records), piece.records.table)
-        if piece.other_outcomes is not None:
-            theirs.add(piece.other_outcomes)
-            comparison.add(piece.outcomes, piece.other_outcomes, piece.records)
+        found.add(piece)
         on_piece(piece)
         done += len(piece.records)
         progress(done, len(parts))
-    metrics = mine.all_metrics()
-    confidence = questions.confidence
-    return {
-        "source": parts.source,
-        "task": label_set.task,
-        "rows": mine.rows,
-        "confidence": confidence,
-        "metrics": metrics,
-        "intervals": _intervals(mine, metrics, confidence),
-        "coverage": _coverage(mine, metrics, confidence),
-        "per_label": _per_label(mine, label_set, confidence) if isinstance(mine, LabelSums) else [],
-        "mistakes": confusions.to_list(questions.mistakes),
-        "slices": slices.to_list(confidence),
-        "comparison": None if against is None else comparison.to_dict(mine, theirs, confidence=confidence),
-    }
+    return {"source": parts.source, **found.to_dict()}
+
+
+class _Findings:
+    """All that is counted while pieces pass by, in the order of `predictor`'s labels. compared: with another bundle."""
+
+    def __init__(self, predictor: Predictor, questions: Questions, *, n_rows: int, compared: bool) -> None:
+        self._labels, self._questions = predictor.bundle.label_set, questions
+        self._sums, self._other_sums = sums_of(self._labels, n_rows), sums_of(self._labels, n_rows)
+        self._confusions, self._comparison = Confusions(self._labels), Comparison(self._labels) if compared else None
+        self._lengths = Lengths(predictor.bundle)
+        self._slices = Slices(
+            self._labels.task,
+            questions.slices,
+            length_edges=questions.length_edges,
+            limit=predictor.bundle.info.max_tokens,
+        )
+
+    def add(self, piece: Piece) -> None:
+        """Count a piece in."""
+        self._sums.add(piece.outcomes)
+        if self._labels.task != "regression":
+            self._confusions.add(piece.outcomes, piece.records)
+        self._slices.add(piece.outcomes, self._lengths(piece.records), piece.records.table)
+        if self._comparison is not None and piece.other_outcomes is not None:
+            self._other_sums.add(piece.other_outcomes)
+            self._comparison.add(piece.outcomes, piece.other_outcomes, piece.records)
+
+    def to_dict(self) -> dict[str, Any]:
+        """What `evaluate_bundle` returns, but for the source."""
+        sums, confidence, comparison = self._sums, self._questions.confidence, None
+        metrics = sums.all_metrics()
+        if self._comparison is not None:
+            comparison = self._comparison.to_dict(sums, self._other_sums, confidence=confidence)
+        return {
+            "task": self._labels.task,
+            "rows": sums.rows,
+            "confidence": confidence,
+            "metrics": metrics,
+            "intervals": _intervals(sums, metrics, confidence),
+            "coverage": _coverage(sums, confidence),
+            "per_label": _per_label(sums, self._labels, confidence) if isinstance(sums, LabelSums) else [],
+            "mistakes": self._confusions.to_list(self._questions.mistakes),
+            "slices": self._slices.to_list(confidence),
+            "comparison": comparison,
+        }
 
 
 def encoded(records: Records, label_set: LabelSet) -> np.ndarray:
@@ -229,7 +250,7 @@ def _at_the_end(name: str, value: float, rows: int, confidence: float) -> Interv
     return Interval(2 * share.low - 1, 1.0) if value == 1.0 else None
 
 
-def _coverage(sums: LabelSums | NumberSums, metrics: dict[str, float], confidence: float) -> dict[str, Any]:
+def _coverage(sums: LabelSums | NumberSums, confidence: float) -> dict[str, Any]:
     """How many rows have an answer, and how many of these answers are right."""
     found: dict[str, Any] = {
         "answered": sums.answered,
