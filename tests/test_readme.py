@@ -79,7 +79,8 @@ def test_the_file_map_names_each_file_once(readme: str) -> None:
     wanted = {
         path
         for path in (*source.rglob("*.py"), *source.rglob("*.c"))
-        if path.name not in own_name and (path.parent.name != "cli" or path.stem in ("app", "console", "evaluation_lines", "lines"))
+        if path.name not in own_name
+        and (path.parent.name != "cli" or path.stem in ("app", "console", "evaluation_lines", "lines"))
     }
     assert sorted(mapped) == sorted({*wanted, source / "__init__.py"})
 
