@@ -104,8 +104,13 @@ def test_mistakes_are_shown_with_examples_and_slices_with_their_rest(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = tiny_bundle.WORDS
-    rows = [{"text": f"{words[i % 19]} {words[i % 7]}", "label": "good", "source": "web"} for i in range(200)]
-    rows += [{"text": "dull film", "label": "bad", "source": "post"} for _ in range(60)]
+    made = Predictor(Bundle.open(tiny_bundle.write_tiny_bundle(tmp_path / "b")), tiny_bundle.BagOfWords(3))
+    texts = [f"{words[i % 19]} {words[i % 7]}" for i in range(260)]
+    wrong = {"bad": "fair", "fair": "good", "good": "bad"}
+    rows = [
+        {"text": text, "label": wrong[said] if i % 5 == 0 else said, "source": "post" if i % 5 == 0 else "web"}
+        for i, (text, said) in enumerate(zip(texts, made.predict(texts), strict=True))
+    ]
     result = measured(tmp_path, rows)
     text = shown(result, capsys)
     (first, *_) = result["mistakes"]
@@ -144,10 +149,8 @@ def test_printable_text_is_left_alone() -> None:
 def test_every_task_is_shown(tmp_path: Path, task: str, capsys: pytest.CaptureFixture[str]) -> None:
     rng = np.random.default_rng(0)
     names = tiny_bundle.LABELS[task].names
-    label: Any = (
-        (lambda: [n for n in names if rng.random() < 0.5]) if task == "multi" else (lambda: float(rng.random()))
-    )
-    rows = [{"text": " ".join(rng.choice(tiny_bundle.WORDS, 4)), "label": label()} for _ in range(80)]
+    labels = [[n for n in names if rng.random() < 0.5] if task == "multi" else float(rng.random()) for _ in range(80)]
+    rows = [{"text": " ".join(rng.choice(tiny_bundle.WORDS, 4)), "label": label} for label in labels]
     text = shown(measured(tmp_path, rows, task), capsys)
     words = ("micro_f1", "(none)") if task == "multi" else ("spearman", "sign test's p", "is nearer on")
     for word in words:
