@@ -24,7 +24,7 @@ class LabelSums:
     """
 
     def __init__(self, label_set: LabelSet, n_rows: int) -> None:
-        self.task, self.k = label_set.task, label_set.n_outputs
+        self.task, self.k, self.names = label_set.task, label_set.n_outputs, label_set.names
         self._groups = GroupSums(n_rows, _LABELS + 3 * self.k)
 
     @property
@@ -64,9 +64,9 @@ class LabelSums:
         return {name: float(value[0]) for name, value in self.metrics(self._total).items()}
 
     def all_counts(self) -> LabelCounts:
-        """The counts of all rows, int64 [k] each; rows and right are [1]."""
-        rows, right, likelihood, *labels = self.counts(self._total)
-        return LabelCounts(rows, right, likelihood, *(np.rint(one[0]).astype(np.int64) for one in labels))
+        """The counts of all rows: numbers, and int64 [k] of the labels."""
+        rows, right, likelihood, *labels = (part[0] for part in self.counts(self._total))
+        return LabelCounts(rows, right, likelihood, *(np.rint(one).astype(np.int64) for one in labels))
 
     @property
     def rows(self) -> int:

@@ -155,9 +155,9 @@ class _Findings:
             "rows": sums.rows,
             "confidence": confidence,
             "metrics": metrics,
-            "intervals": _intervals(sums, metrics, confidence),
+            "intervals": intervals_of(sums, metrics, confidence),
             "coverage": _coverage(sums, confidence),
-            "per_label": _per_label(sums, self._labels, confidence) if isinstance(sums, LabelSums) else [],
+            "per_label": labels_of(sums, confidence) if isinstance(sums, LabelSums) else [],
             "mistakes": self._confusions.to_list(self._questions.mistakes),
             "slices": self._slices.to_list(confidence),
             "comparison": comparison,
@@ -226,8 +226,8 @@ def _outcomes(
     return Outcomes(label_set.task, first, scores, targets, answers)
 
 
-def _intervals(sums: LabelSums | NumberSums, metrics: dict[str, float], confidence: float) -> dict[str, Any]:
-    """An interval for every metric."""
+def intervals_of(sums: LabelSums | NumberSums, metrics: dict[str, float], confidence: float) -> dict[str, Any]:
+    """An interval, or None, for every metric of all rows, as lists. metrics: of the same sums."""
     resampled = resampled_intervals([sums.table], lambda tables: sums.metrics(tables[0]), confidence=confidence)
     found: dict[str, Interval | None] = {}
     for name, value in metrics.items():
@@ -261,16 +261,17 @@ def _coverage(sums: LabelSums | NumberSums, confidence: float) -> dict[str, Any]
         "accuracy_interval": None,
     }
     if isinstance(sums, LabelSums) and sums.answered:
-        right = int(sums.all_counts().right[0])
+        right = int(sums.all_counts().right)
         found["accuracy"] = right / sums.answered
         found["accuracy_interval"] = as_list(wilson(right, sums.answered, confidence))
     return found
 
 
-def _per_label(sums: LabelSums, label_set: LabelSet, confidence: float) -> list[dict[str, Any]]:
+def labels_of(sums: LabelSums, confidence: float) -> list[dict[str, Any]]:
+    """The figures of each label, with their intervals and what they were counted from."""
     *_, hits, given, support = sums.all_counts()
     found = []
-    for i, (name, *figures) in enumerate(zip(label_set.names, *per_class(hits, given, support)[:3], strict=True)):
+    for i, figures in enumerate(zip(*per_class(hits, given, support)[:3], strict=True)):
         of_label = int(hits[i]), int(given[i]), int(support[i])
         intervals = {
             "precision": as_list(wilson(of_label[0], of_label[1], confidence)),
@@ -280,6 +281,13 @@ def _per_label(sums: LabelSums, label_set: LabelSet, confidence: float) -> list[
         precision, recall, f1 = map(float, figures)
         counts = {"support": of_label[2], "given": of_label[1], "hits": of_label[0]}
         found.append(
-            {"label": name, "precision": precision, "recall": recall, "f1": f1, **counts, "intervals": intervals}
+            {
+                "label": sums.names[i],
+                "precision": precision,
+                "recall": recall,
+                "f1": f1,
+                **counts,
+                "intervals": intervals,
+            }
         )
     return found
