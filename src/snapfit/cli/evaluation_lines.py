@@ -28,7 +28,9 @@ def show_evaluation(console: Console, result: Mapping[str, Any]) -> None:
 def show_metrics(console: Console, result: Mapping[str, Any]) -> None:
     """Each metric with its interval; and how many rows have an answer, where some have none."""
     rows = [("", "value", _interval_name(result))]
-    rows += [(name, _number(value), _ends(result["intervals"][name])) for name, value in result["metrics"].items()]
+    rows += [
+        (name, _number(value), _ends(result["intervals"][name], digits=4)) for name, value in result["metrics"].items()
+    ]
     console.result("metrics", aligned(rows, right=[1, 2]))
     coverage = result["coverage"]
     if coverage["unanswered"]:
@@ -112,7 +114,7 @@ def show_comparison(console: Console, result: Mapping[str, Any]) -> None:
     for name, value in result["metrics"].items():
         difference = found["difference"][name]
         cells = (_number(value), _number(found["metrics"][name]), f"{difference['value']:+.4f}")
-        rows.append((name, *cells, _ends(difference["interval"], sign="+")))
+        rows.append((name, *cells, _ends(difference["interval"], sign="+", digits=4)))
     console.rows("", aligned(rows, right=range(1, 5)))
     answers = found["answers"]
     if result["task"] == "regression":
@@ -142,15 +144,15 @@ def _show_changed(console: Console, result: Mapping[str, Any]) -> None:
 
 
 def _interval_name(result: Mapping[str, Any]) -> str:
-    return f"{100 * result['confidence']:g} %"
+    return f"{100 * result['confidence']:g} % interval"
 
 
 def _number(value: float | None) -> str:
     return "" if value is None else f"{value:.4f}"
 
 
-def _ends(interval: Sequence[float] | None, *, sign: str = "") -> str:
-    return "" if interval is None else f"{interval[0]:{sign}.3f} to {interval[1]:{sign}.3f}"
+def _ends(interval: Sequence[float] | None, *, sign: str = "", digits: int = 3) -> str:
+    return "" if interval is None else f"{interval[0]:{sign}.{digits}f} to {interval[1]:{sign}.{digits}f}"
 
 
 def _p(p: float | None) -> str:
