@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 import numpy as np
 
 from snapfit.core.errors import BadInput
-from snapfit.core.label_metrics import LabelCounts, PerClass, label_metrics, per_class
+from snapfit.core.label_metrics import LabelCounts, label_metrics
 from snapfit.core.labels import Task
 from snapfit.core.scores import above_thresholds
 
@@ -117,10 +117,6 @@ class LabelTally(Tally):
         self._hits, self._given, self._support = (np.zeros(n_outputs, dtype=np.int64) for _ in range(3))
         self._right = 0
         self._log_likelihood = RunningSum()
-
-    def per_label(self) -> PerClass:
-        """Precision, recall, f1 and support of each label; 0 where undefined."""
-        return per_class(self._hits, self._given, self._support)
 
     def _count(self, hits: np.ndarray, given: np.ndarray, support: np.ndarray, right: int) -> None:
         self._hits += hits

@@ -24,7 +24,7 @@ from snapfit.runtime.bundle import Bundle
 from snapfit.runtime.examples import Foremost, texts_of_row
 
 EXAMPLES = 5
-MOST_RESAMPLED_LABELS = 512
+MOST_RESAMPLED_LABELS = 128
 """Of more labels, those whose F1 differs most have an interval."""
 _F1 = "f1 of labels"
 
