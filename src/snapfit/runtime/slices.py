@@ -72,7 +72,7 @@ class NumberSlices:
     """Slices of a number's ranges.
 
     edges: where given, ranges end at these numbers, each of which is still inside. limit: what is beyond it is a slice
-    of its own. whole: whether the numbers are known to be whole.
+    of its own. unit: of the numbers, for the names of slices; numbers with a unit are cut into ranges however few.
     """
 
     def __init__(self, *, edges: Sequence[float] = (), limit: float | None = None, unit: str = "") -> None:
@@ -191,21 +191,21 @@ class Slices:
         (or None), rest (the value of all other rows, or None), p (or None), p_adjusted (Holm's, over all slices) and
         differs (whether that is below 1 - confidence).
         """
-        found, tests, parts = [], [], list(self._all())
-        for by, column, slices in parts:
+        found: list[dict[str, Any]] = []
+        tests: list[float | None] = []
+        test_of: list[int] = []
+        for by, column, slices in self._all():
             total = np.sum([one.sums for one in slices], axis=0)
-            p_values = [self._p(one.sums, total - one.sums) for one in slices]
-            # the two halves of a table are one comparison, and are counted as one
-            tests += p_values[:1] if len(slices) == 2 else p_values
-            for one, p in zip(slices, p_values, strict=True):
+            for i, one in enumerate(slices):
+                p = self._p(one.sums, total - one.sums)
+                if i == 0 or len(slices) > 2:  # of two slices each is the other's rest: one test, and counted as one
+                    tests.append(p)
+                test_of.append(len(tests) - 1)
                 found.append({"by": by, "column": column, **self._described(one, total, confidence), "p": p})
-        adjusted = iter(holm(tests))
-        for by, column, slices in parts:
-            shared = next(adjusted) if len(slices) == 2 else None
-            mine = [one for one in found if (one["by"], one["column"]) == (by, column)]
-            for described in mine:
-                p = shared if len(slices) == 2 else next(adjusted)
-                described |= {"p_adjusted": p, "differs": p is not None and p < 1 - confidence}
+        adjusted = holm(tests)
+        for described, test in zip(found, test_of, strict=True):
+            p = adjusted[test]
+            described |= {"p_adjusted": p, "differs": p is not None and p < 1 - confidence}
         return found
 
     def _all(self) -> Iterator[tuple[str, str | None, list[Slice]]]:
