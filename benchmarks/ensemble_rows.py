@@ -7,7 +7,8 @@ import numpy as np
 
 from ensemble_worker import AS_IT_COMES, CHOSEN, SINGLE, VOTE
 from harness import mean_and_spread
-from paired import mcnemar, right_answers
+from paired import right_answers
+from snapfit.core.significance import mcnemar
 
 Record = dict[str, Any]
 

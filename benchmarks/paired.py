@@ -1,13 +1,14 @@
-"""Two classifiers on the same rows: McNemar's test and a bootstrap over rows, both seeded or exact.
+"""Two ways of training on the same rows, with several seeds each: McNemar's test and a bootstrap over rows.
 
-Numpy only, and nothing of the benchmarks, so that whatever compares answers row by row can use it.
+What `snapfit evaluate --against` says of two bundles is in `snapfit.core`; here is what several seeds add to it.
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+
+from snapfit.core.significance import mcnemar
 
 RESAMPLES = 2_000
 SEED = 20
@@ -42,13 +43,6 @@ def compare(this: np.ndarray, other: np.ndarray, *, resamples: int = RESAMPLES, 
     of_rows = 100 * (this.astype(np.float64) - other).mean(axis=0)
     low, high = bootstrap_interval(of_rows, resamples=resamples, seed=seed)
     return Comparison(float(of_rows.mean()), low, high, this_only, other_only, mcnemar(this_only, other_only))
-
-
-def mcnemar(this_only: int, other_only: int) -> float:
-    """The two-sided p of McNemar's exact test: a binomial with one half on the discordant pairs (1 without any)."""
-    pairs, fewer = this_only + other_only, min(this_only, other_only)
-    tail = sum(math.comb(pairs, k) for k in range(fewer + 1))
-    return min(1.0, 2 * tail / 2**pairs)  # whole numbers until here: exact for any count
 
 
 def bootstrap_interval(values: np.ndarray, *, resamples: int = RESAMPLES, seed: int = SEED) -> tuple[float, float]:

@@ -10,6 +10,7 @@ from safetensors.numpy import load_file, save_file
 
 import tiny
 from bad_tables import GOOD, case, option, parquet
+from snapfit.core.folders import write_manifest
 
 Prepare = Callable[[Path], object]
 
@@ -43,6 +44,14 @@ WORKPLACE: list[Path] = []
 
 def _copied(folder: Path, name: str, to: str) -> Path:
     return Path(shutil.copytree(WORKPLACE[0] / name, folder / to))
+
+
+def _relabelled(folder: Path, to: str) -> None:
+    """The bundle of single texts with "animals" called "zoo"."""
+    info = json.loads((_copied(folder, "single/bundle", to) / "snapfit.json").read_text("utf-8"))
+    info["labels"]["names"] = ["zoo" if name == "animals" else name for name in info["labels"]["names"]]
+    (folder / to / "snapfit.json").write_text(json.dumps(info), "utf-8")
+    write_manifest(folder / to)
 
 
 def without(*names: str) -> Prepare:
@@ -159,6 +168,57 @@ BUNDLES = [
     ),
     case("evaluate in an unknown format", "evaluate {bundle} t.csv --format x", "--format", files={"t.csv": GOOD}),
     case("demo where something is", "demo --out d", "d exists already", files={"d/x": ""}),
+]
+
+EVALUATIONS = [
+    case("evaluate with a confidence of 95", "evaluate {bundle} t.csv --confidence 95", "95", files={"t.csv": GOOD}),
+    case(
+        "evaluate by a column that is not there",
+        "evaluate {bundle} t.csv --slice labl",
+        "'labl'",
+        "--slice 'label'",
+        files={"t.csv": GOOD},
+    ),
+    case("evaluate with odd edges", "evaluate {bundle} t.csv --length-edges 8,x", "8,x", files={"t.csv": GOOD}),
+    case("evaluate with falling edges", "evaluate {bundle} t.csv --length-edges 8,4", "8, 4", files={"t.csv": GOOD}),
+    case("evaluate against nothing", "evaluate {bundle} t.csv --against nowhere", "nowhere", files={"t.csv": GOOD}),
+    case(
+        "evaluate against a bundle of pairs",
+        "evaluate {bundle} t.csv --against {pairs}",
+        "pairs of texts",
+        files={"t.csv": GOOD},
+    ),
+    case(
+        "evaluate against other labels",
+        "evaluate {bundle} t.csv --against b",
+        "'animals'",
+        "'zoo'",
+        files={"t.csv": GOOD},
+        prepare=lambda folder: _relabelled(folder, "b"),
+    ),
+    case("evaluate into a file", "evaluate {bundle} t.csv --out t.csv", "t.csv", files={"t.csv": GOOD}),
+    case(
+        "evaluate into a folder with something in it",
+        "evaluate {bundle} t.csv --out d",
+        "'notes'",
+        files={"t.csv": GOOD, "d/notes": "x"},
+    ),
+    case(
+        "evaluate into the bundle",
+        "evaluate b t.csv --out b/e",
+        "inside",
+        files={"t.csv": GOOD},
+        prepare=lambda folder: _copied(folder, "single/bundle", "b"),
+    ),
+    case("evaluate into the table's folder", "evaluate {bundle} f --out f/e", "inside", files={"f/a.csv": GOOD}),
+    case("evaluate with rows of no format", "evaluate {bundle} t.csv --out d --rows x", "'x'", files={"t.csv": GOOD}),
+    case(
+        "evaluate over columns of the same name",
+        "evaluate {bundle} t.csv --out d",
+        "'expected'",
+        "--rows none",
+        files={"t.csv": "text,label,expected\na saw,tools,x\n"},
+    ),
 ]
 
 PREDICTIONS = [

@@ -12,6 +12,7 @@ from snapfit.core.recipe import Recipe, load_recipe
 from snapfit.loading import load
 from snapfit.runtime.predictor import Predictor
 from snapfit.ship.ensembling import ensemble
+from snapfit.ship.measuring import evaluate
 from snapfit.ship.pipeline import TrainResult, train
 from snapfit.ship.rate_finding import RangeTest, find_lr
 from snapfit.version import __version__
@@ -25,6 +26,7 @@ PUBLIC = {
     "TrainResult": TrainResult,
     "__version__": __version__,
     "ensemble": ensemble,
+    "evaluate": evaluate,
     "find_lr": find_lr,
     "load": load,
     "load_recipe": load_recipe,

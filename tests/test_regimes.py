@@ -97,13 +97,6 @@ def test_the_files_of_a_set_hold_the_rows_drawn(modules: SimpleNamespace, tmp_pa
 # ---------------------------------------------------------------- tests on pairs
 
 
-@pytest.mark.parametrize(("this", "other"), [(0, 0), (1, 0), (5, 5), (3, 11), (40, 12), (700, 811)])
-def test_mcnemar_is_the_exact_binomial(modules: SimpleNamespace, this: int, other: int) -> None:
-    expected = stats.binomtest(this, this + other).pvalue if this + other else 1.0
-    assert modules.paired.mcnemar(this, other) == pytest.approx(expected, rel=1e-9)
-    assert modules.paired.mcnemar(this, other) == modules.paired.mcnemar(other, this)
-
-
 def test_the_bootstrap_draws_rows(modules: SimpleNamespace) -> None:
     values = np.random.default_rng(0).choice([-100 / 3, 0.0, 0.0, 0.0, 100 / 3], size=2_000)
     low, high = modules.paired.bootstrap_interval(values, resamples=20_000, seed=1)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from snapfit.loading import load
     from snapfit.runtime.predictor import Predictor
     from snapfit.ship.ensembling import ensemble
+    from snapfit.ship.measuring import evaluate
     from snapfit.ship.pipeline import TrainResult, train
     from snapfit.ship.rate_finding import RangeTest, find_lr
 
@@ -31,6 +32,7 @@ __all__ = [
     "TrainResult",
     "__version__",
     "ensemble",
+    "evaluate",
     "find_lr",
     "load",
     "load_recipe",
@@ -45,6 +47,7 @@ _HOMES = {
     "SnapfitError": "snapfit.core.errors",
     "TrainResult": "snapfit.ship.pipeline",
     "ensemble": "snapfit.ship.ensembling",
+    "evaluate": "snapfit.ship.measuring",
     "find_lr": "snapfit.ship.rate_finding",
     "load": "snapfit.loading",
     "load_recipe": "snapfit.core.recipe",

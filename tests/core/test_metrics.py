@@ -9,13 +9,11 @@ import scipy.stats
 import sklearn.metrics as sk
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from hypothesis.extra import numpy as hnp
 
 from snapfit.core import metrics
 from snapfit.core.errors import BadInput
 from snapfit.core.metrics import METRICS, compute_metrics, is_better, standard_error
 from snapfit.core.scores import logits_to_scores
-from snapfit.core.tallies import confusion, confusion_summary, per_class
 
 seeds = st.integers(0, 2**32 - 1)
 
@@ -107,38 +105,6 @@ def test_scores_of_zero_keep_the_nll_finite() -> None:
     assert got["mcc"] == 0.0
 
 
-@given(
-    pairs=hnp.arrays(np.int64, st.tuples(st.integers(0, 30), st.just(2)), elements=st.integers(0, 3)),
-    cut=st.integers(0, 30),
-)
-def test_confusion_is_scikit_learns_and_adds_up(pairs: np.ndarray, cut: int) -> None:
-    truth, predicted = pairs[:, 0], pairs[:, 1]
-    got = confusion(truth, predicted, 4)
-    assert got.dtype == np.int64
-    if len(pairs):
-        np.testing.assert_array_equal(got, sk.confusion_matrix(truth, predicted, labels=range(4)))
-    parts = confusion(truth[:cut], predicted[:cut], 4) + confusion(truth[cut:], predicted[cut:], 4)
-    np.testing.assert_array_equal(got, parts)
-
-
-def test_per_class_equals_scikit_learn() -> None:
-    rng = np.random.default_rng(3)
-    truth, predicted = rng.integers(0, 4, 60), rng.integers(0, 3, 60)
-    truth[truth == 2] = 0
-    got = per_class(confusion(truth, predicted, 5))
-    expected = sk.precision_recall_fscore_support(truth, predicted, labels=range(5), zero_division=0)
-    for ours, theirs in zip(got, expected, strict=True):
-        np.testing.assert_allclose(ours, theirs)
-    assert got.support.dtype == np.int64
-
-
-def test_the_most_frequent_mistakes() -> None:
-    conf = np.array([[9, 2, 0], [5, 9, 2], [0, 0, 9]])
-    assert confusion_summary(conf, ["a", "b", "c"]) == [("b", "a", 5), ("a", "b", 2), ("b", "c", 2)]
-    assert confusion_summary(conf, ["a", "b", "c"], top=1) == [("b", "a", 5)]
-    assert conf[0, 0] == 9
-
-
 def test_arrays_that_do_not_fit() -> None:
     with pytest.raises(BadInput, match="at least one row"):
         compute_metrics("single", np.zeros((0, 2)), np.zeros(0, np.int64))
@@ -150,10 +116,6 @@ def test_arrays_that_do_not_fit() -> None:
         compute_metrics("regression", np.zeros((3, 1)), np.zeros(3))
     with pytest.raises(BadInput, match="targets from 0 to 2"):
         compute_metrics("single", np.zeros((2, 2)), np.array([0, 2]))
-    with pytest.raises(BadInput, match="same length"):
-        confusion(np.zeros(2, np.int64), np.zeros(3, np.int64), 2)
-    with pytest.raises(BadInput, match="predictions from -1"):
-        confusion(np.zeros(1, np.int64), np.array([-1]), 2)
 
 
 @pytest.mark.parametrize("task", ["single", "multi", "regression"])

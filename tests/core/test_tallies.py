@@ -6,12 +6,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sklearn.metrics import confusion_matrix
 
 from snapfit.core.correlation import RegressionTally
 from snapfit.core.errors import BadInput
 from snapfit.core.labels import Task
-from snapfit.core.metrics import compute_metrics, label_tally, tally
+from snapfit.core.metrics import compute_metrics, tally
 from snapfit.core.scores import logits_to_scores
 from snapfit.core.tallies import MultiTally, RunningSum, SingleTally, Tally
 
@@ -72,24 +71,6 @@ def test_a_running_sum_keeps_what_rounding_loses() -> None:
     assert total.value == pytest.approx(2.0 + 1e-14, abs=1e-16)
 
 
-@pytest.mark.parametrize("task", ["single", "multi"])
-def test_mistakes_add_up(task: Task) -> None:
-    scores, targets = rows_of(task, 500, 4, np.random.default_rng(1))
-    thresholds = np.array([0.3, 0.5, 0.6, 0.5]) if task == "multi" else None
-    counted = label_tally(task, 4, thresholds=thresholds, with_mistakes=True)
-    added(counted, scores, targets, [3, 99, 400])
-    if task == "single":
-        expected = confusion_matrix(targets, scores.argmax(axis=1), labels=range(4))
-    else:
-        truth, chosen = targets > 0, scores >= thresholds
-        expected = [
-            [(truth[:, i] & ~chosen[:, i] & chosen[:, j] & ~truth[:, j]).sum() for j in range(4)] for i in range(4)
-        ]
-    np.testing.assert_array_equal(counted.mistakes(), expected)
-    with pytest.raises(BadInput, match="with_mistakes"):
-        label_tally(task, 4).mistakes()
-
-
 def test_the_range_of_the_answers() -> None:
     single, multi, number = SingleTally(3), MultiTally(3), RegressionTally()
     assert single.answer_range() is multi.answer_range() is number.answer_range() is None
@@ -136,8 +117,6 @@ def test_rows_that_do_not_fit() -> None:
         tally("multi", 3, thresholds=np.zeros(2)).add(np.zeros((2, 3)), np.zeros((2, 3)))
     with pytest.raises(BadInput, match="at least one"):
         tally("multi", 0)
-    with pytest.raises(BadInput, match="a task with labels"):
-        label_tally("regression", 1)
     assert counted.rows == 0
 
 

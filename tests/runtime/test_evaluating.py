@@ -1,4 +1,4 @@
-"""Measuring a bundle: the figures agree with scikit-learn's for every task."""
+"""Measuring a bundle: the figures agree with scikit-learn's for every task, and decisions are the predictor's."""
 
 import random
 from pathlib import Path
@@ -10,8 +10,11 @@ from sklearn.metrics import confusion_matrix, precision_recall_fscore_support, r
 
 from snapfit.core.errors import BadInput
 from snapfit.data.records import Records, read_records
+from snapfit.runtime import evaluating
+from snapfit.runtime import parts as parts_module
+from snapfit.runtime import predictor as predictor_module
 from snapfit.runtime.bundle import Bundle
-from snapfit.runtime.evaluating import TOP_MISTAKES, evaluate_bundle, examples_of
+from snapfit.runtime.evaluating import Questions, evaluate_bundle, examples_of
 from snapfit.runtime.predictor import Predictor
 from tiny_bundle import LABELS, WORDS, BagOfWords, write_tiny_bundle
 
@@ -58,10 +61,11 @@ def test_multi(tmp_path: Path, thresholds: list[float] | None) -> None:
     figures = precision_recall_fscore_support(truth, given, zero_division=0)
     for key, values in zip(("precision", "recall", "f1", "support"), figures, strict=True):
         assert [one[key] for one in result["per_label"]] == pytest.approx(list(values))
+    missed, wrong = (np.column_stack([one, ~one.any(axis=1)]) for one in (truth & ~given, given & ~truth))
     for mistake in result["mistakes"]:
-        i, j = names.index(mistake["true"]), names.index(mistake["predicted"])
-        assert mistake["rows"] == np.sum(truth[:, i] & ~given[:, i] & given[:, j] & ~truth[:, j])
-    assert 0 < len(result["mistakes"]) <= TOP_MISTAKES
+        i, j = ([*names, None].index(mistake[key]) for key in ("true", "predicted"))
+        assert mistake["rows"] == np.sum(missed[:, i] & wrong[:, j])
+    assert result["mistakes"]
 
 
 def test_regression(tmp_path: Path) -> None:
@@ -79,6 +83,95 @@ def test_pairs_are_scored_as_pairs(tmp_path: Path) -> None:
     assert examples_of(records)[0] == ("the film", WORDS[0])
     predicted = made.predict([("the film", word) for word in WORDS])
     assert evaluate_bundle(made, records)["metrics"]["accuracy"] == np.mean([label == "good" for label in predicted])
+
+
+@pytest.mark.parametrize("task", ["single", "multi", "regression"])
+def test_every_metric_has_an_interval_around_it(tmp_path: Path, task: str) -> None:
+    choose = {
+        "single": lambda rng: rng.choice(LABELS["single"].names),
+        "multi": lambda rng: [name for name in LABELS["multi"].names if rng.random() < 0.5],
+        "regression": lambda rng: rng.uniform(1, 5),
+    }[task]
+    records = read_records(rows("label", choose), task=task)
+    made = predictor(tmp_path, task)
+    found = {level: evaluate_bundle(made, records, questions=Questions(confidence=level)) for level in (0.8, 0.95)}
+    assert found[0.8]["intervals"].keys() == found[0.8]["metrics"].keys()
+    for name, value in found[0.95]["metrics"].items():
+        wide, narrow = found[0.95]["intervals"][name], found[0.8]["intervals"][name]
+        assert wide[0] < narrow[0] < value < narrow[1] < wide[1]
+    for one in found[0.95]["per_label"]:
+        for name, (low, high) in one["intervals"].items():
+            assert low <= one[name] <= high
+    assert sum(one["rows"] for one in found[0.95]["slices"]) == N
+
+
+def test_slices_by_length_count_whole_texts(tmp_path: Path) -> None:
+    """Longer ones than the bundle reads are a slice of their own; [CLS] and [SEP] count."""
+    made = predictor(tmp_path, "single", max_tokens=6)
+    table = [{"text": " ".join(["film"] * n), "label": "good"} for n in (1, 2, 3, 4, 5, 9)]
+    lengths = [one["slice"] for one in evaluate_bundle(made, read_records(table))["slices"]]
+    assert lengths[-1] == "7–11 tokens"
+    edges = evaluate_bundle(made, read_records(table), questions=Questions(length_edges=[4, 6]))["slices"]
+    assert [(one["slice"], one["rows"]) for one in edges] == [("3–4 tokens", 2), ("5–6 tokens", 2), ("7–11 tokens", 2)]
+
+
+class Hesitant(Predictor):
+    """A predictor with a decision rule of its own: no answer where the best score is low."""
+
+    def decide(self, scores: np.ndarray) -> list[Any]:
+        sure = scores.max(axis=1) >= 0.8
+        return [one if yes else None for one, yes in zip(super().decide(scores), sure, strict=True)]
+
+
+def test_rows_without_an_answer_are_told_of_apart(tmp_path: Path) -> None:
+    names = list(LABELS["single"].names)
+    bundle = Bundle.open(write_tiny_bundle(tmp_path / "bundle"))
+    made = Hesitant(bundle, BagOfWords(3))
+    records = read_records(rows("label", lambda rng: rng.choice(names)))
+    result, predicted = evaluate_bundle(made, records), made.predict(examples_of(records))
+    answered = [i for i, one in enumerate(predicted) if one is not None]
+    right = sum(predicted[i] == records.labels[i] for i in answered)  # type: ignore[index]
+    assert 0 < len(answered) < N
+    coverage = result["coverage"]
+    assert (coverage["answered"], coverage["unanswered"]) == (len(answered), N - len(answered))
+    assert coverage["value"] == len(answered) / N
+    assert coverage["accuracy"] == right / len(answered)
+    assert result["metrics"]["accuracy"] == right / N
+    assert sum(one["given"] for one in result["per_label"]) == len(answered)
+    unanswered = [one for one in result["mistakes"] if one["predicted"] is None]
+    assert sum(one["rows"] for one in unanswered) == N - len(answered)
+    assert all(one["true"] in names for one in result["mistakes"])
+    assert all(example["predicted_score"] is None for one in unanswered for example in one["examples"])
+
+
+def test_progress_ends_with_all_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("snapfit.runtime.evaluating.PIECE_ROWS", 64)
+    heard: list[tuple[int, int]] = []
+    records = read_records(rows("label", lambda rng: "good"))
+    evaluate_bundle(predictor(tmp_path, "single"), records, progress=lambda *now: heard.append(now))
+    assert heard == [(64, N), (128, N), (192, N), (N, N)]
+
+
+def test_pieces_are_whole_chunks_of_the_predictor() -> None:
+    """So that the batches of an evaluation, and with them the last bits of its scores, are those of a prediction."""
+    assert evaluating.PIECE_ROWS % predictor_module._CHUNK_ROWS == 0
+    assert parts_module.PART_ROWS % evaluating.PIECE_ROWS == 0
+
+
+@pytest.mark.parametrize(
+    ("changes", "word"),
+    [
+        ({"slices": ["txet"]}, "did you mean --slice 'text'"),
+        ({"slices": ["unheard of"]}, "no column 'unheard of'"),
+        ({"confidence": 95}, "a confidence of 95"),
+        ({"length_edges": [8, 4]}, "edges of lengths 8, 4"),
+        ({"length_edges": [0, 4]}, "edges of lengths 0, 4"),
+    ],
+)
+def test_questions_that_cannot_be_asked(tmp_path: Path, changes: dict[str, Any], word: str) -> None:
+    records = read_records(rows("label", lambda rng: "good"))
+    with pytest.raises(BadInput, match=word):
+        evaluate_bundle(predictor(tmp_path, "single"), records, questions=Questions(**changes))
 
 
 def test_records_that_cannot_be_measured(tmp_path: Path) -> None:

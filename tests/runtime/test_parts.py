@@ -14,6 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from snapfit.core import resampling
 from snapfit.core.errors import BadInput, SnapfitError
 from snapfit.data.records import Records
 from snapfit.runtime import parts as parts_module
@@ -205,6 +206,19 @@ class Watched(BagOfWords):
         return super().logits(batch)
 
 
+def assert_nearly_equal(this: Any, other: Any) -> None:
+    """Plain values are the same but for rounding: batches of other rows move scores in float32's last bits."""
+    if isinstance(this, dict):
+        assert this.keys() == other.keys()
+        this, other = list(this.values()), list(other.values())
+    if isinstance(this, list):
+        assert len(this) == len(other)
+        for one, another in zip(this, other, strict=True):
+            assert_nearly_equal(one, another)
+    else:
+        assert this == (pytest.approx(other, abs=1e-5) if isinstance(other, float) else other)
+
+
 @pytest.mark.parametrize("suffix", SUFFIXES)
 @pytest.mark.parametrize("task", ["single", "multi", "regression"])
 def test_an_evaluation_in_parts_gives_the_same(
@@ -223,9 +237,7 @@ def test_an_evaluation_in_parts_gives_the_same(
     monkeypatch.setattr(parts_module, "PART_ROWS", 64)
     monkeypatch.setattr(predictor_module, "_CHUNK_ROWS", 10)
     in_parts = evaluate_bundle(made, parts_for_bundle(bundle.info, path))
-    assert in_parts["metrics"] == pytest.approx(whole.pop("metrics"), abs=1e-6)
-    del in_parts["metrics"]
-    assert in_parts == whole
+    assert_nearly_equal(in_parts, whole)
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
@@ -233,6 +245,7 @@ def test_memory_does_not_grow_with_the_table(tmp_path: Path, suffix: str, monkey
     monkeypatch.setattr(parts_module, "WHOLE_BYTES", -1)
     monkeypatch.setattr(parts_module, "PART_ROWS", 128)
     monkeypatch.setattr(parts_module, "PART_CHARACTERS", 4096)
+    monkeypatch.setattr(resampling, "MAX_GROUPS", 256)  # up to so many rows it does grow
     bundle = Bundle.open(write_tiny_bundle(tmp_path / "bundle"))
 
     def peak(n: int, *, at_once: bool = False) -> int:

@@ -57,6 +57,29 @@ class Console:
         for i, line in enumerate([lines] if isinstance(lines, str) else lines):
             self._write(word if i == 0 else "", line, "bold green")
 
+    def progress(self, word: str, done: int, total: int) -> None:
+        """How many rows are done: a bar on a terminal, nothing elsewhere."""
+        if self._rich is None or self._level > LEVELS["info"]:
+            return
+        if self._progress is None:
+            self._open_bar(word, total)
+        if self._progress is not None:
+            self._progress.update(self._progress.task_ids[0], completed=done)
+        if done >= total:
+            self.close()
+
+    def _open_bar(self, word: str, total: int, done: int = 0) -> None:
+        self._progress = Progress(
+            TextColumn(word.ljust(_LEFT - 1)),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[figures]}"),
+            console=self._rich,
+            transient=True,
+        )
+        self._progress.add_task(word, total=total, completed=done, figures="")
+        self._progress.start()
+
     def close(self) -> None:
         """Take the progress bar away."""
         if self._progress is not None:
@@ -135,16 +158,7 @@ class Console:
         done = f", {event['step']:,} of them done" if event["step"] else ""
         self.note("train", f"{event['total_steps']:,} steps over {event['rows']:,} rows{done}")
         if self._rich is not None and self._level <= LEVELS["info"]:
-            self._progress = Progress(
-                TextColumn("train".ljust(_LEFT - 1)),
-                BarColumn(bar_width=24),
-                MofNCompleteColumn(),
-                TextColumn("{task.fields[figures]}"),
-                console=self._rich,
-                transient=True,
-            )
-            self._progress.add_task("train", total=event["total_steps"], completed=event["step"], figures="")
-            self._progress.start()
+            self._open_bar("train", event["total_steps"], event["step"])
 
     def _step(self, event: Mapping[str, Any]) -> None:
         self._pace.take(event)

@@ -1,93 +1,94 @@
-"""`snapfit evaluate`: how good a bundle is on a labelled table."""
+"""`snapfit evaluate`: how good a bundle is on a labelled table, and which of two is better."""
 
 import sys
-import time
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from snapfit.cli.console import Console, calm_libraries, write_json_line
-from snapfit.cli.lines import aligned, metrics_lines
+from snapfit.cli.evaluation_lines import show_evaluation
+from snapfit.core.errors import BadInput
 
-_MOST_LABELS = 20
-_MOST_MISTAKES = 10
+_Against = Annotated[Path | None, typer.Option(metavar="BUNDLE", help="A second bundle, compared on the same rows.")]
+_Slice = Annotated[
+    list[str] | None,
+    typer.Option("--slice", metavar="COLUMN", help="Measure each value of a column apart; repeatable."),
+]
+_LengthEdges = Annotated[
+    str | None,
+    typer.Option(metavar="N,N,...", help="Where slices of length end, in tokens; default: four of as many rows."),
+]
+_Confidence = Annotated[float, typer.Option(metavar="SHARE", help="Of intervals.")]
+_Out = Annotated[Path | None, typer.Option(metavar="DIR", help="Write all of it there, and every row with its scores.")]
+_Rows = Annotated[str, typer.Option(metavar="FORMAT", help="Of the rows in DIR: csv, jsonl, parquet or none.")]
+_AllScores = Annotated[bool, typer.Option("--all-scores", help="The score of every label in these rows.")]
+_Text = Annotated[str | None, typer.Option(metavar="NAME", help="Column of the texts; default: the bundle's.")]
+_Pair = Annotated[str | None, typer.Option(metavar="NAME", help="Column of the second texts.")]
+_Label = Annotated[str | None, typer.Option(metavar="NAME", help="Column of the labels.")]
+_Delimiter = Annotated[
+    str | None, typer.Option(metavar="TEXT", help="Between the labels of one cell; default: the bundle's.")
+]
+_Encoding = Annotated[str, typer.Option(metavar="NAME", help="Of text files, such as gb18030.")]
+_Format = Annotated[str, typer.Option(metavar="NAME", help="auto, csv, tsv, tsv-quoted, jsonl or parquet.")]
+_Json = Annotated[
+    bool, typer.Option("--json", help="One JSON object as the last line; all else goes to standard error.")
+]
 
 
 def evaluate(
     bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="A bundle's folder.")],
     table: Annotated[Path, typer.Argument(metavar="TABLE", help="Labelled CSV, TSV, JSONL, Parquet or a folder.")],
-    text: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Column of the texts; default: the bundle's.")
-    ] = None,
-    pair: Annotated[str | None, typer.Option(metavar="NAME", help="Column of the second texts.")] = None,
-    label: Annotated[str | None, typer.Option(metavar="NAME", help="Column of the labels.")] = None,
-    delimiter: Annotated[
-        str | None,
-        typer.Option(metavar="TEXT", help="Between the labels of one cell; default: the bundle's."),
-    ] = None,
-    encoding: Annotated[str, typer.Option(metavar="NAME", help="Of text files, such as gb18030.")] = "utf-8",
-    format: Annotated[str, typer.Option(metavar="NAME", help="auto, csv, tsv, tsv-quoted, jsonl or parquet.")] = "auto",
-    as_json: Annotated[
-        bool,
-        typer.Option("--json", help="One JSON object as the last line; all else goes to standard error."),
-    ] = False,
+    against: _Against = None,
+    slice: _Slice = None,
+    length_edges: _LengthEdges = None,
+    confidence: _Confidence = 0.95,
+    out: _Out = None,
+    rows: _Rows = "csv",
+    all_scores: _AllScores = False,
+    text: _Text = None,
+    pair: _Pair = None,
+    label: _Label = None,
+    delimiter: _Delimiter = None,
+    encoding: _Encoding = "utf-8",
+    format: _Format = "auto",
+    as_json: _Json = False,
 ) -> int:
-    """Measure BUNDLE on TABLE: metrics, the figures of each label, and the most frequent mistakes."""
+    """Measure BUNDLE on TABLE: metrics, labels and slices with intervals, and the most frequent mistakes."""
     calm_libraries()
-    from snapfit.loading import load
-    from snapfit.runtime.bundle import Bundle
-    from snapfit.runtime.evaluating import evaluate_bundle
-    from snapfit.runtime.inputs import parts_for_bundle
+    from snapfit.ship.measuring import evaluate
 
-    records = parts_for_bundle(
-        Bundle.open(bundle).info,
-        table,
-        text=text,
-        pair=pair,
-        label=label,
-        delimiter=delimiter,
-        encoding=encoding,
-        format=format,
-    )
-    start = time.monotonic()
-    result = evaluate_bundle(load(bundle, verify=False), records)
-    seconds = time.monotonic() - start
-    show_evaluation(Console(sys.stderr if as_json else sys.stdout), result)
+    with Console(sys.stderr if as_json else sys.stdout) as console:
+        result = evaluate(
+            bundle,
+            table,
+            against=against,
+            slices=slice or (),
+            length_edges=_edges(length_edges),
+            confidence=confidence,
+            out=out,
+            rows=rows,
+            all_scores=all_scores,
+            text=text,
+            pair=pair,
+            label=label,
+            delimiter=delimiter,
+            encoding=encoding,
+            format=format,
+            progress=lambda done, total: console.progress("evaluate", done, total),
+        )
+        show_evaluation(console, result)
+        if out is not None:
+            console.result("wrote", str(out))
     if as_json:
-        write_json_line({"bundle": str(bundle), **result, "seconds": round(seconds, 2)})
+        write_json_line(result)
     return 0
 
 
-def show_evaluation(console: Console, result: Mapping[str, Any]) -> None:
-    """The tables of an evaluation; of many labels those with most rows."""
-    console.note("data", f"{result['source']}: {result['rows']:,} rows")
-    console.result("metrics", metrics_lines({"": result["metrics"]}))
-    labels = sorted(result["per_label"], key=lambda one: -one["support"])
-    if labels:
-        rows = [("label", "precision", "recall", "f1", "rows")]
-        rows += [
-            (
-                one["label"],
-                *(f"{one[name]:.4f}" for name in ("precision", "recall", "f1")),
-                f"{one['support']:,}",
-            )
-            for one in labels[:_MOST_LABELS]
-        ]
-        lines = aligned(rows, right=range(1, 5))
-        if len(labels) > _MOST_LABELS:
-            lines.append(f"and {len(labels) - _MOST_LABELS} labels with fewer rows; --json has them all")
-        console.rows("labels", lines)
-    show_mistakes(console, result)
-
-
-def show_mistakes(console: Console, result: Mapping[str, Any]) -> None:
-    """The most frequent mistakes, one a line."""
-    mistakes = result["mistakes"][:_MOST_MISTAKES]
-    if mistakes:
-        rows = [("rows", "true label", "predicted")]
-        rows += [(f"{one['rows']:,}", one["true"], one["predicted"]) for one in mistakes]
-        console.rows("mistakes", aligned(rows, right=[0]))
-    elif result["per_label"]:
-        console.note("mistakes", "none")
+def _edges(text: str | None) -> list[int]:
+    """The numbers of --length-edges."""
+    try:
+        return [int(edge) for edge in (text or "").split(",") if text]
+    except ValueError as error:
+        found = f"--length-edges {text}"
+        raise BadInput(found, "whole numbers of tokens with commas between", "--length-edges 16,32,64") from error

@@ -85,6 +85,16 @@ def aligned(rows: Sequence[Sequence[str]], *, right: Sequence[int] = ()) -> list
     return lines
 
 
+def printable(text: str, most: int = 100) -> str:
+    """A text of unknown origin on one line of at most so many characters, which moves no cursor and sets no colour.
+
+    What is not printable (controls, line breaks, marks that turn the direction of text) is shown as an escape.
+    """
+    if not text.isprintable():
+        text = "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text[: most + 1])
+    return text if len(text) <= most else text[: most - 1] + "…"
+
+
 def clock(seconds: float) -> str:
     """Seconds as m:ss or h:mm:ss."""
     minutes, rest = divmod(round(seconds), 60)

@@ -124,18 +124,12 @@ def _check_target(target: Path | None, table: str | None, bundle: Path, *, forma
         if sys.__stdout__ is None:
             raise BadInput("standard output is closed", "a place for the answers", "--out FILE")
         return
-    folder = Path(os.path.realpath(target)).parent
-    if not folder.is_dir():
+    from snapfit.runtime.tables import check_apart
+
+    if not Path(os.path.realpath(target)).parent.is_dir():
         found = f"--out {target}: there is no folder {target.parent}"
         raise BadInput(found, "a file in a folder that exists", f"mkdir -p {target.parent}")
-    read = [
-        Path(os.path.realpath(bundle)),
-        *([] if table in (None, _STREAM) else [Path(os.path.realpath(str(table)))]),
-    ]
-    for source in read:
-        if Path(os.path.realpath(target)) == source or folder == source or source in folder.parents:
-            found = f"--out {target} is, or is inside, {source}, which is read"
-            raise BadInput(found, "another place for the answers", "choose another name for --out")
+    check_apart(target, [bundle, *([] if table in (None, _STREAM) else [str(table)])])
 
 
 def _read(

@@ -1,7 +1,7 @@
 """Metrics of scores against targets, in numpy alone; equal to scikit-learn's, and 0 where theirs are undefined.
 
-Their formulas are in `tallies` and `correlation`, which take rows batch by batch; here are their names, and the tally
-of each task.
+Their formulas are in `label_metrics` and `correlation`; tallies take rows batch by batch. Here are their names, and the
+tally of each task.
 """
 
 from typing import NamedTuple
@@ -11,7 +11,7 @@ import numpy as np
 from snapfit.core.correlation import RANK_ROWS, RegressionTally
 from snapfit.core.errors import BadInput, nearest
 from snapfit.core.labels import Task
-from snapfit.core.tallies import LabelTally, MultiTally, SingleTally, Tally
+from snapfit.core.tallies import MultiTally, SingleTally, Tally
 
 
 class Metric(NamedTuple):
@@ -81,17 +81,6 @@ def standard_error(name: str, value: float, rows: int) -> float | None:
     return float(np.sqrt(value * (1.0 - value) / rows))
 
 
-def label_tally(
-    task: Task, n_outputs: int, *, thresholds: np.ndarray | None = None, with_mistakes: bool = False
-) -> LabelTally:
-    """A new tally of a task with labels; see `tally` and `LabelTally`. Raises BadInput for a regression."""
-    if task == "single":
-        return SingleTally(n_outputs, with_mistakes=with_mistakes)
-    if task == "multi":
-        return MultiTally(n_outputs, thresholds=thresholds, with_mistakes=with_mistakes)
-    raise BadInput("a regression", "a task with labels", "use tally")
-
-
 def tally(task: Task, n_outputs: int, *, thresholds: np.ndarray | None = None, rank_rows: int = RANK_ROWS) -> Tally:
     """A new tally: batches of scores and targets go in, and all metrics of the task come out.
 
@@ -100,7 +89,7 @@ def tally(task: Task, n_outputs: int, *, thresholds: np.ndarray | None = None, r
     """
     if task == "regression":
         return RegressionTally(rank_rows=rank_rows)
-    return label_tally(task, n_outputs, thresholds=thresholds)
+    return SingleTally(n_outputs) if task == "single" else MultiTally(n_outputs, thresholds=thresholds)
 
 
 def compute_metrics(

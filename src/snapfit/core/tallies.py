@@ -6,24 +6,28 @@ their size).
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from typing import NamedTuple
 
 import numpy as np
 
 from snapfit.core.errors import BadInput
+from snapfit.core.label_metrics import LabelCounts, label_metrics
+from snapfit.core.labels import Task
 from snapfit.core.scores import above_thresholds
 
 _EPSILON = float(np.finfo(np.float64).eps)  # scikit-learn's log_loss keeps scores this far from 0 and 1
 
 
-class PerClass(NamedTuple):
-    """Figures of each class, arrays [k]: precision, recall and f1 float64, support (rows of the class) int64."""
+def log_likelihood(scores: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    """float64 [n]: the logarithm of the score of each row's truth; for multi its sum over the labels.
 
-    precision: np.ndarray
-    recall: np.ndarray
-    f1: np.ndarray
-    support: np.ndarray
+    scores: float [n, k]. targets: int [n] (single), or 0 or 1 [n, k] (multi).
+    """
+    if targets.ndim == 1:
+        likelihood = scores[np.arange(len(scores)), targets]
+    else:
+        likelihood = np.where(targets > 0, scores, 1.0 - scores)
+    logs: np.ndarray = np.log(np.clip(likelihood.astype(np.float64), _EPSILON, 1.0 - _EPSILON))
+    return logs if targets.ndim == 1 else np.asarray(logs.sum(axis=1))
 
 
 class RunningSum:
@@ -104,46 +108,39 @@ class Tally(ABC):
 
 
 class LabelTally(Tally):
-    """A tally of labels: of each, the rows it is true for, those it was given to, and those where both hold.
+    """A tally of labels: of each, the rows it is true for, those it was given to, and those where both hold."""
 
-    with_mistakes: keep a matrix of n_outputs * n_outputs counts besides, for `mistakes`.
-    """
+    _task: Task
 
-    def __init__(self, n_outputs: int, *, with_mistakes: bool = False) -> None:
+    def __init__(self, n_outputs: int) -> None:
         super().__init__(n_outputs)
         self._hits, self._given, self._support = (np.zeros(n_outputs, dtype=np.int64) for _ in range(3))
-        self._mistakes = np.zeros((n_outputs, n_outputs), dtype=np.int64) if with_mistakes else None
+        self._right = 0
         self._log_likelihood = RunningSum()
 
-    def per_label(self) -> PerClass:
-        """Precision, recall, f1 and support of each label; 0 where undefined."""
-        return _figures(self._hits, self._given, self._support)
-
-    def mistakes(self) -> np.ndarray:
-        """int64 [k, k]: in how many rows the label of the row was missed and that of the column given instead.
-
-        Where the label is one of many, that is every pair of a missed and a wrongly given one; and 0 on the diagonal.
-        Where it is the only one this is the confusion matrix, hits on its diagonal.
-        Raises BadInput when they were not kept.
-        """
-        if self._mistakes is None:
-            raise BadInput("mistakes that were not counted", "a tally made with_mistakes", "make it with_mistakes")
-        return self._mistakes.copy()
-
-    def _count(self, hits: np.ndarray, given: np.ndarray, support: np.ndarray, likelihood: np.ndarray) -> None:
+    def _count(self, hits: np.ndarray, given: np.ndarray, support: np.ndarray, right: int) -> None:
         self._hits += hits
         self._given += given
         self._support += support
-        self._log_likelihood.add(float(np.log(np.clip(likelihood, _EPSILON, 1.0 - _EPSILON)).sum()))
+        self._right += right
+
+    def _metrics(self) -> dict[str, float]:
+        counts = LabelCounts(
+            np.array(self.rows),
+            np.array(self._right),
+            np.array(self._log_likelihood.value),
+            self._hits,
+            self._given,
+            self._support,
+        )
+        return {name: float(value) for name, value in label_metrics(self._task, counts).items()}
 
 
 class SingleTally(LabelTally):
-    """One label a row. targets: int [n].
-
-    Metrics: accuracy, macro_f1 (over labels present in targets or predictions), weighted_f1, mcc, nll (nats).
-    """
+    """One label a row. targets: int [n]. Metrics: those of `label_metrics`."""
 
     _flat_targets = True
+    _task = "single"
 
     def answer_range(self) -> tuple[float, float] | None:
         given = np.flatnonzero(self._given)
@@ -151,111 +148,30 @@ class SingleTally(LabelTally):
 
     def _add(self, scores: np.ndarray, targets: np.ndarray) -> None:
         predicted, k = scores.argmax(axis=1), self.n_outputs
-        _check_classes("targets", targets, k)
-        if self._mistakes is not None:
-            self._mistakes += confusion(targets, predicted, k)
+        if not (targets.min() >= 0 and targets.max() < k):
+            found = f"targets from {targets.min()} to {targets.max()}"
+            raise BadInput(found, f"class numbers from 0 to {k - 1}", "encode them with the same label set")
         hits, given, support = (
             np.bincount(classes, minlength=k) for classes in (targets[predicted == targets], predicted, targets)
         )
-        self._count(hits, given, support, scores[np.arange(len(scores)), targets].astype(np.float64))
-
-    def _metrics(self) -> dict[str, float]:
-        f1, present = self.per_label().f1, (self._given + self._support) > 0
-        return {
-            "accuracy": int(self._hits.sum()) / self.rows,
-            "macro_f1": f1[present].mean(),
-            "weighted_f1": (f1 * self._support).sum() / self.rows,
-            "mcc": self._mcc(),
-            "nll": -self._log_likelihood.value / self.rows,
-        }
-
-    def _mcc(self) -> float:
-        """Gorodkin's correlation of k classes (2004); 0 when all rows share one class or one prediction."""
-        given, support = self._given / self.rows, self._support / self.rows
-        covariance = int(self._hits.sum()) / self.rows - float(given @ support)
-        spread = (1.0 - float(given @ given)) * (1.0 - float(support @ support))
-        one_class = np.count_nonzero(given) < 2 or np.count_nonzero(support) < 2
-        return 0.0 if one_class else covariance / float(np.sqrt(spread))
+        self._count(hits, given, support, int(hits.sum()))
+        self._log_likelihood.add(float(log_likelihood(scores, targets).sum()))
 
 
 class MultiTally(LabelTally):
-    """Any number of labels a row. targets: 0 or 1 [n, k]. thresholds: float [k], default 0.5 each.
+    """Any number of labels a row. targets: 0 or 1 [n, k]. Metrics: those of `label_metrics`.
 
-    Metrics: macro_f1, micro_f1, weighted_f1, subset_accuracy, nll (nats, mean over all cells).
+    thresholds: float [k], default 0.5 each.
     """
 
-    def __init__(self, n_outputs: int, *, thresholds: np.ndarray | None = None, with_mistakes: bool = False) -> None:
-        super().__init__(n_outputs, with_mistakes=with_mistakes)
+    _task = "multi"
+
+    def __init__(self, n_outputs: int, *, thresholds: np.ndarray | None = None) -> None:
+        super().__init__(n_outputs)
         self._thresholds = thresholds
-        self._exact = 0
 
     def _add(self, scores: np.ndarray, targets: np.ndarray) -> None:
         truth, chosen = targets > 0, above_thresholds(scores, self._thresholds)
-        if self._mistakes is not None:
-            missed, wrong = (truth & ~chosen).astype(np.float64), (chosen & ~truth).astype(np.float64)
-            self._mistakes += (missed.T @ wrong).astype(np.int64)
-        likelihood = np.where(truth, scores, 1.0 - scores).astype(np.float64)
-        self._count((truth & chosen).sum(axis=0), chosen.sum(axis=0), truth.sum(axis=0), likelihood)
-        self._exact += int((truth == chosen).all(axis=1).sum())
-
-    def _metrics(self) -> dict[str, float]:
-        f1, support = self.per_label().f1, self._support
-        return {
-            "macro_f1": f1.mean(),
-            "micro_f1": float(_ratio(2 * self._hits.sum(), self._given.sum() + support.sum())),
-            "weighted_f1": float(_ratio((f1 * support).sum(), support.sum())),
-            "subset_accuracy": self._exact / self.rows,
-            "nll": -self._log_likelihood.value / (self.rows * self.n_outputs),
-        }
-
-
-# ---------------------------------------------------------------- confusion
-
-
-def confusion(targets: np.ndarray, predicted: np.ndarray, k: int) -> np.ndarray:
-    """int64 [k, k]: how many rows of each true class (row) were given each class (column).
-
-    targets, predicted: int [n] in 0..k-1. Matrices of parts of a table add up to the whole's.
-    Raises BadInput for other numbers or lengths.
-    """
-    if targets.shape != predicted.shape or targets.ndim != 1:
-        found = f"targets of shape {targets.shape} and predictions of shape {predicted.shape}"
-        raise BadInput(found, "two flat arrays of the same length", "pass one class a row in both")
-    for name, values in (("targets", targets), ("predictions", predicted)):
-        _check_classes(name, values, k)
-    cells = targets.astype(np.int64) * k + predicted.astype(np.int64)
-    return np.bincount(cells, minlength=k * k).astype(np.int64).reshape(k, k)
-
-
-def per_class(confusion: np.ndarray) -> PerClass:
-    """Precision, recall, f1 and support of each class of a confusion matrix [k, k]; 0 where undefined."""
-    return _figures(np.diag(confusion), confusion.sum(axis=0), confusion.sum(axis=1))
-
-
-def confusion_summary(conf: np.ndarray, names: Sequence[str], top: int = 10) -> list[tuple[str, str, int]]:
-    """The `top` most frequent mistakes, as (true label, predicted label, rows), most frequent first.
-
-    conf: from `confusion`. Equal counts come in the order of the labels; what never happened is left out.
-    """
-    mistakes = conf.copy()
-    np.fill_diagonal(mistakes, 0)
-    true, predicted = np.nonzero(mistakes)
-    order = np.argsort(-mistakes[true, predicted], kind="stable")[:top]
-    return [(names[true[i]], names[predicted[i]], int(mistakes[true[i], predicted[i]])) for i in order]
-
-
-def _figures(hits: np.ndarray, given: np.ndarray, support: np.ndarray) -> PerClass:
-    f1 = _ratio(2 * hits, given + support)
-    return PerClass(_ratio(hits, given), _ratio(hits, support), f1, support.astype(np.int64))
-
-
-def _check_classes(name: str, values: np.ndarray, k: int) -> None:
-    if len(values) and not (values.min() >= 0 and values.max() < k):
-        found = f"{name} from {values.min()} to {values.max()}"
-        raise BadInput(found, f"class numbers from 0 to {k - 1}", "encode them with the same label set")
-
-
-def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
-    """part / whole, 0 where the whole is 0."""
-    part, whole = np.asarray(part, dtype=np.float64), np.asarray(whole, dtype=np.float64)
-    return np.asarray(np.divide(part, whole, out=np.zeros_like(part), where=whole > 0))
+        right = int((truth == chosen).all(axis=1).sum())
+        self._count((truth & chosen).sum(axis=0), chosen.sum(axis=0), truth.sum(axis=0), right)
+        self._log_likelihood.add(float(log_likelihood(scores, targets).sum()))

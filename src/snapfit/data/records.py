@@ -56,6 +56,16 @@ class Records:
         """Rows whose text, and second text where there is one, has no characters."""
         return int(pc.sum(are_empty(self.texts, self.pairs)).as_py() or 0)
 
+    def slice(self, start: int, n: int) -> "Records":
+        """Up to n rows from `start` on; nothing but a list of labels is copied."""
+        return replace(
+            self,
+            texts=self.texts.slice(start, n),
+            pairs=None if self.pairs is None else self.pairs.slice(start, n),
+            labels=None if self.labels is None else self.labels[start : start + n],
+            table=self.table.slice(start, n),
+        )
+
     def take(self, rows: np.ndarray) -> "Records":
         """The rows at these indices, in this order. rows: int [m], from 0 to n - 1."""
         places = pa.array(rows, pa.int64())

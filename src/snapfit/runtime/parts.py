@@ -7,7 +7,7 @@ means, and names what is wrong with it.
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
@@ -51,7 +51,7 @@ class RecordParts:
 
         def parts() -> Iterator[Records]:
             for start in range(0, len(records), PART_ROWS):
-                yield _slice(records, start, PART_ROWS)
+                yield records.slice(start, PART_ROWS)
 
         try:
             for part in parts():
@@ -97,16 +97,6 @@ def record_parts(
 
 class _Odd(Exception):
     """This is better read at once."""
-
-
-def _slice(records: Records, start: int, n: int) -> Records:
-    return replace(
-        records,
-        texts=records.texts.slice(start, n),
-        pairs=None if records.pairs is None else records.pairs.slice(start, n),
-        labels=None if records.labels is None else records.labels[start : start + n],
-        table=records.table.slice(start, n),
-    )
 
 
 def _needs_all_labels(records: Records) -> bool:

@@ -94,8 +94,12 @@ class Predictor:
         """The decisions: a list with one for each text, or a bare decision when `texts` is one text (or
         pair).
         """
-        decisions = self._decide(self.scores(texts))
+        decisions = self.decide(self.scores(texts))
         return decisions[0] if self._is_one(texts) else decisions
+
+    def decide(self, scores: np.ndarray) -> list[Any]:
+        """The decisions on scores float64 [n, n_outputs] that `scores` gave: a list with one a row."""
+        return decide(scores, self.task, self.names, thresholds=self.bundle.thresholds)
 
     def predict_proba(self, texts: Any) -> np.ndarray:
         """Probabilities float64 [n, n_outputs], columns as `names`. Raises BadInput for a regression."""
@@ -154,7 +158,7 @@ class Predictor:
         while items := list(islice(texts, chunk)):
             _check_items(items, pair=self.bundle.info.pair, start=start)
             scores = self._scores(self._logits(items))
-            for label, row in zip(self._decide(scores), scores, strict=True):
+            for label, row in zip(self.decide(scores), scores, strict=True):
                 yield Prediction(label, row.copy())  # a view would keep the whole chunk alive
             start += len(items)
 
@@ -182,9 +186,6 @@ class Predictor:
 
     def _scores(self, logits: np.ndarray) -> np.ndarray:
         return logits_to_scores(logits, self.task, self.bundle.info.temperature)
-
-    def _decide(self, scores: np.ndarray) -> list[Any]:
-        return decide(scores, self.task, self.names, thresholds=self.bundle.thresholds)
 
     def _is_one(self, texts: Any) -> bool:
         if self.bundle.info.pair:

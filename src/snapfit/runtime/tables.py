@@ -12,6 +12,7 @@ import base64
 import datetime
 import json
 import math
+import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -128,6 +129,16 @@ def check_output(
             fix = f"rename or drop the table's column {name!r}"
             raise BadInput(found, "a table without the names of the columns to be added", fix)
     return kind
+
+
+def check_apart(target: Path, read: Sequence[str | Path]) -> None:
+    """Raise BadInput when `target`, which is to be written, is, is inside or holds anything that is read."""
+    place = Path(os.path.realpath(target))
+    for source in read:
+        real = Path(os.path.realpath(source))
+        if real == place or real in place.parents or place in real.parents:
+            found = f"--out {target} is, is inside or holds {source}, which is read"
+            raise BadInput(found, "another place for what is written", "choose another name for --out")
 
 
 def prediction_columns(
