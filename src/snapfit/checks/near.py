@@ -26,6 +26,8 @@ MOST_TEXTS = 2**21
 _BANDS, _BAND_ROWS = 20, 4
 """A pair that shares 60 % of its n-grams meets in one of the bands with a chance of 94 %, at 70 % with 99.6 %."""
 _SLAB_ROWS = 32_768
+_LEAST_LETTERS = 5
+"""Texts of fewer letters and digits are not compared: of "ok" and "OK!" nothing follows."""
 _MOST_APART = 48
 """Of a bucket with more texts, each is compared with so many of its neighbours only."""
 _BAND_PAIRS = 4
@@ -152,7 +154,7 @@ class _Search:
 
     def _may_be_near(self, one: np.ndarray, other: np.ndarray) -> np.ndarray:
         """Whether lengths allow the similarity: characters that only one text can have are at most what it leaves."""
-        fits = np.ones(len(one), dtype=bool)
+        fits = np.asarray(sum(lengths[one] for lengths in self._lengths) >= _LEAST_LETTERS)
         for lengths in self._lengths:
             a, b = lengths[one], lengths[other]
             fits &= np.abs(a - b) <= (1.0 - self._least) * (a + b) + 1e-9
