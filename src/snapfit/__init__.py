@@ -18,18 +18,22 @@ if TYPE_CHECKING:
     from snapfit.core.recipe import Recipe, load_recipe
     from snapfit.loading import load
     from snapfit.runtime.predictor import Predictor
+    from snapfit.ship.check_report import CheckReport
+    from snapfit.ship.checking import check
     from snapfit.ship.ensembling import ensemble
     from snapfit.ship.pipeline import TrainResult, train
     from snapfit.ship.rate_finding import RangeTest, find_lr
 
 __all__ = [
     "BadInput",
+    "CheckReport",
     "Predictor",
     "RangeTest",
     "Recipe",
     "SnapfitError",
     "TrainResult",
     "__version__",
+    "check",
     "ensemble",
     "find_lr",
     "load",
@@ -39,11 +43,13 @@ __all__ = [
 
 _HOMES = {
     "BadInput": "snapfit.core.errors",
+    "CheckReport": "snapfit.ship.check_report",
     "Predictor": "snapfit.runtime.predictor",
     "RangeTest": "snapfit.ship.rate_finding",
     "Recipe": "snapfit.core.recipe",
     "SnapfitError": "snapfit.core.errors",
     "TrainResult": "snapfit.ship.pipeline",
+    "check": "snapfit.ship.checking",
     "ensemble": "snapfit.ship.ensembling",
     "find_lr": "snapfit.ship.rate_finding",
     "load": "snapfit.loading",

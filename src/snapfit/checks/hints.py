@@ -34,7 +34,7 @@ _ALIKE, _ALIKE_LETTERS = 0.5, 16
 _WITH_ID, _DISTINCT = 0.9, 0.95
 _WORD = re.compile(r"[^\W_]+")
 _HAN = re.compile(r"[\u3400-\u9fff]")
-_EDGE = 4
+_EDGE, _MOST_EDGE = 4, 20
 
 
 @dataclass(frozen=True)
@@ -94,8 +94,10 @@ def features(text: str) -> set[str]:
             found.add(word)
     whole = text.strip()
     if len(whole) > 2 * _EDGE:
-        found.add(f"begins with {whole[:_EDGE]!r}")
-        found.add(f"ends with {whole[-_EDGE:]!r}")
+        for edge in {whole[:_EDGE], *(word for word in whole.split(None, 1)[:1] if len(word) <= _MOST_EDGE)}:
+            found.add(f"begins with {edge!r}")
+        for edge in {whole[-_EDGE:], *(word for word in whole.rsplit(None, 1)[-1:] if len(word) <= _MOST_EDGE)}:
+            found.add(f"ends with {edge!r}")
     return found
 
 

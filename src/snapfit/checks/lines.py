@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 from snapfit.checks.csv_records import MOST_RECORD, Records, refuse_header
 from snapfit.checks.places import FileRows, Unreadable
-from snapfit.core.errors import BadInput, WorkFailed
+from snapfit.core.errors import BadInput
 from snapfit.data.row_tables import json_lines_table, json_table
 from snapfit.data.text_tables import is_utf8_name, text_tables
 
@@ -109,11 +109,28 @@ def array_items(text: str) -> list[tuple[int, int]]:
     return places
 
 
+def rows_as_written(rows: FileRows, encoding: str, wanted: np.ndarray) -> list[str]:
+    """Some rows of a text file as they stand in it, line ends included. wanted: numbers of lines or items, ascending.
+
+    What is not in the encoding is written as escapes.
+    """
+    if rows.word == "item":
+        text = _whole(rows.path, encoding)
+        places = array_items(text)
+        return [text[slice(*places[number - 1])] for number in wanted.tolist()]
+    by_line = _ONE_BYTE_LINES.fullmatch(_codec(encoding)) is not None
+    chosen, found = set(wanted.tolist()), []
+    for number, line in enumerate(_as_they_are(rows.path) if by_line else _lines(rows.path, encoding), 1):
+        if number in chosen:
+            found.append(line.decode(encoding if by_line else "utf-8", errors="backslashreplace"))
+    return found
+
+
 def write_without(rows: FileRows, encoding: str, dropped: np.ndarray, target: Path, *, as_utf8: bool = False) -> None:
     """Write a copy of a text file without some rows and without what is unreadable; all else byte for byte.
 
-    dropped: bool [n]. as_utf8: write UTF-8, with what is not in the encoding replaced. Raises WorkFailed where rows are
-    not whole lines, and OSError.
+    dropped: bool [n]. as_utf8: write UTF-8, with what is not in the encoding replaced.
+    Raises BadInput where rows are not whole lines, and OSError.
     """
     if rows.word == "item":
         text = _whole(rows.path, encoding)
@@ -122,24 +139,19 @@ def write_without(rows: FileRows, encoding: str, dropped: np.ndarray, target: Pa
         target.write_bytes(("[\n" + ",\n".join(kept) + "\n]\n").encode("utf-8" if as_utf8 else encoding))
         return
     if not rows.apart:
-        raise WorkFailed(f"{rows.path} has rows that are not whole lines: save it with line feeds as line ends")
+        found = f"{rows.path} has lines that end in a carriage return alone"
+        raise BadInput(found, "line feeds as line ends", "save it with Unix or Windows line ends")
     spans = [*zip(rows.first[dropped].tolist(), rows.last[dropped].tolist(), strict=True)]
     spans += [(one.first, one.last) for one in rows.unreadable]
     left_out = {line for first, last in spans for line in range(first, last + 1)}
     with open(target, "wb") as file:
         if as_utf8 or _ONE_BYTE_LINES.fullmatch(_codec(encoding)):
-            lines = readable_lines(rows.path, encoding, {}) if as_utf8 else open_lines(rows.path)
+            lines = readable_lines(rows.path, encoding, {}) if as_utf8 else _as_they_are(rows.path)
             file.writelines(line for number, line in enumerate(lines, 1) if number not in left_out)
         else:
             encode = codecs.getincrementalencoder(encoding)().encode
             lines = _lines(rows.path, encoding)
             file.writelines(encode(line.decode()) for n, line in enumerate(lines, 1) if n not in left_out)
-
-
-def open_lines(path: Path) -> Iterator[bytes]:
-    """The lines of a file as they are."""
-    with open(path, "rb") as file:
-        yield from file
 
 
 # ---------------------------------------------------------------- lines
@@ -159,6 +171,11 @@ def _lines(path: Path, encoding: str) -> Iterator[bytes]:
         except UnicodeError as error:
             fix = "give its real --encoding, such as utf-8"
             raise BadInput(f"{path}: what is not {encoding} ({error})", f"text in {encoding}", fix) from error
+
+
+def _as_they_are(path: Path) -> Iterator[bytes]:
+    with open(path, "rb") as file:
+        yield from file
 
 
 def _whole(path: Path, encoding: str) -> str:

@@ -6,7 +6,7 @@ reported is near, while a pair that never meets in a bucket is missed: `benchmar
 """
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,7 +25,10 @@ MOST_TEXTS = 2**21
 
 _BANDS, _BAND_ROWS = 20, 4
 """A pair that shares 60 % of its n-grams meets in one of the bands with a chance of 94 %, at 70 % with 99.6 %."""
-_SLAB_ROWS = 32_768
+_SLAB_ROWS, _SLAB_CHARACTERS = 32_768, 2**21
+"""What is hashed at a time."""
+_COMPARED = 20_000
+"""Characters of a text that are compared, from its beginning: the time that takes grows with their square."""
 _LEAST_LETTERS = 5
 """Texts of fewer letters and digits are not compared: of "ok" and "OK!" nothing follows."""
 _MOST_APART = 48
@@ -33,6 +36,8 @@ _MOST_APART = 48
 _BAND_PAIRS = 4
 """Pairs that are compared in a band at most, for each text: in tables that are made from a few templates."""
 _VERIFIED_PAIRS = 131_072
+_LEAST_ESTIMATE = 0.25
+"""Pairs that share fewer n-grams by their signatures are not compared: near ones of these lengths share more."""
 _WORDS = r"[^\p{L}\p{M}\p{N}]+"
 _DENSE = r"[\p{Han}\p{Hiragana}\p{Katakana}\p{Hangul}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}]"
 """Scripts whose words are a few characters long: their n-grams are pairs, those of other scripts are triples."""
@@ -77,7 +82,8 @@ def near_texts(
     """For each text a near one in each group, where the search meets one.
 
     texts, pairs: large_string, without nulls; of pairs both texts must be near. groups: of each text, int [n], from 0
-    without gaps, such as its split. similarity: see SIMILARITY; compared are letters and digits, in lower case.
+    without gaps, such as its split. similarity: see SIMILARITY; compared are letters and digits in lower case, of texts
+    longer than _COMPARED characters their beginning.
     told: hears of each stage. Takes some 600 bytes for each text.
     Raises MissingExtra without rensa and rapidfuzz, BadInput for a similarity out of range.
     """
@@ -112,11 +118,11 @@ class _Search:
 
         size = _gram_size(self._columns)
         self._signatures = np.empty((self._n, _BANDS * _BAND_ROWS), dtype=np.uint32)
-        for start in range(0, self._n, _SLAB_ROWS):
-            slab = [column.slice(start, _SLAB_ROWS) for column in self._columns]
+        for start, n in _slabs(sum(self._lengths)):
+            slab = [column.slice(start, n) for column in self._columns]
             hashes, offsets = _grams(slab, size)
             matrix = RMinHash.digest_matrix_from_flat_token_hashes(hashes, offsets, _BANDS * _BAND_ROWS, _SEED)
-            self._signatures[start : start + len(slab[0])] = np.array(matrix.to_rows(), dtype=np.uint32)
+            self._signatures[start : start + n] = np.array(matrix.to_rows(), dtype=np.uint32)
 
     def compare(self, band: int) -> None:
         """Compare what is in one bucket of a band."""
@@ -150,7 +156,17 @@ class _Search:
             room -= int(kept.sum())
         if not found:
             return np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64)
-        return np.concatenate([one for one, _ in found]), np.concatenate([other for _, other in found])
+        first, second = (np.concatenate(part) for part in zip(*found, strict=True))
+        likely = self._estimate(first, second) >= _LEAST_ESTIMATE
+        return first[likely], second[likely]
+
+    def _estimate(self, one: np.ndarray, other: np.ndarray) -> np.ndarray:
+        """The share of n-grams that two texts have in common, by their signatures, float64 [m]."""
+        shares = np.empty(len(one))
+        for start in range(0, len(one), _VERIFIED_PAIRS):
+            part = slice(start, start + _VERIFIED_PAIRS)
+            shares[part] = (self._signatures[one[part]] == self._signatures[other[part]]).mean(axis=1)
+        return shares
 
     def _may_be_near(self, one: np.ndarray, other: np.ndarray) -> np.ndarray:
         """Whether lengths allow the similarity: characters that only one text can have are at most what it leaves."""
@@ -198,9 +214,21 @@ def _plain(column: pa.ChunkedArray) -> pa.Array:
     parts = []
     for start in range(0, len(column), _SLAB_ROWS):
         for chunk in column.slice(start, _SLAB_ROWS).chunks:
-            words = pc.replace_substring_regex(pc.utf8_lower(pc.utf8_normalize(chunk, form="NFKC")), _WORDS, " ")
+            begun = pc.utf8_slice_codeunits(chunk, 0, _COMPARED)
+            words = pc.replace_substring_regex(pc.utf8_lower(pc.utf8_normalize(begun, form="NFKC")), _WORDS, " ")
             parts.append(pc.utf8_trim_whitespace(words))
     return pa.concat_arrays(parts) if parts else pa.array([], pa.large_string())
+
+
+def _slabs(lengths: np.ndarray) -> Iterator[tuple[int, int]]:
+    """(first row, number of rows) of pieces of a bounded size. lengths: characters of each row."""
+    ends = np.cumsum(lengths)
+    start, before = 0, 0
+    while start < len(ends):
+        n = int(np.searchsorted(ends, before + _SLAB_CHARACTERS, side="right")) - start
+        n = min(max(n, 1), _SLAB_ROWS)
+        yield start, n
+        start, before = start + n, int(ends[start + n - 1])
 
 
 def _gram_size(columns: list[pa.Array]) -> int:

@@ -31,7 +31,7 @@ OTHER_LABEL_WARNING = 0.01
 
 @dataclass(frozen=True)
 class NearRows:
-    """Near-duplicates by row, of different texts alone: of several rows with the same text the first one stands for all.
+    """Near-duplicates by row; of several rows with the same text the first one stands for all.
 
     names: the splits, whose number is their place. split, row: of each text that was compared, int64 [n].
     found: their near texts. left_out: training rows that were not looked at, since there are too many.

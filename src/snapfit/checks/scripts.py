@@ -34,6 +34,7 @@ _RANGES = (
     ("other", "700-74f 780-7ff 1200-139f 13a0-17ff 1800-18af 1900-1c7f a000-a4cf"),
 )
 _KINDS = len(SCRIPTS)
+_SLAB_ROWS = 2_048
 RARE = 0.3
 """Rows of a script that fewer than this share of all rows are written in are told of."""
 SHIFT = 0.2
@@ -67,7 +68,7 @@ def main_scripts(split: CheckedSplit) -> np.ndarray:
     A row with Han and Kana is Japanese: all of it counts as Kana.
     """
     found = np.zeros(len(split), dtype=np.uint8)
-    for slab in slabs(split.records):
+    for slab in slabs(split.records, _SLAB_ROWS):
         counts = sum(script_counts(column) for column in slab.both())
         letters = np.asarray(counts)
         kana, han = SCRIPTS.index("Kana"), SCRIPTS.index("Han")

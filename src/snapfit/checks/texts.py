@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -31,7 +32,7 @@ PATTERNS = {
     "invisible_characters": r"[\x{ad}\x{180e}\x{200b}\x{2060}\x{feff}\x{202a}-\x{202e}\x{2066}-\x{2069}]",
     "mojibake": (
         rf"\x{{fffd}}|锟斤拷|烫烫烫|ï¿½|ï»¿|Ã[{_BROKEN}]|Â[\x{{a0}}-\x{{bf}}]|â€[{_BROKEN}]|ðŸ[{_BROKEN}]"
-        rf"|([ã-é][{_BROKEN}]{{2}}){{2}}"
+        rf"|([ã-é][{_BROKEN}]{{2}}){{2}}|([Ã-ß][{_BROKEN}]){{2}}"
     ),
     "html": (
         r"(?i)</?(a|b|br|div|em|font|h[1-6]|i|img|li|ol|p|script|span|strong|style|table|td|tr|u|ul)(\s[^<>]{0,200})?\s*/?>"
@@ -54,6 +55,7 @@ _TOLD = {
 _MUCH_LONGER, _LONG = 10, 2_000
 """A text is extreme beyond so many times the 99th percentile, and so many characters."""
 _CONTEXT = 30
+_BINS = 24
 
 
 @dataclass(frozen=True)
@@ -66,12 +68,16 @@ class TextSurvey:
     rows: dict[str, np.ndarray]
     characters: np.ndarray
 
-    def lengths(self) -> dict[str, float]:
-        """The distribution of characters a row."""
-        at = np.quantile(self.characters, [0.0, 0.5, 0.95, 0.99, 1.0]) if len(self.characters) else np.zeros(5)
+    def lengths(self) -> dict[str, Any]:
+        """The distribution of characters a row; histogram: counts of _BINS equal steps up to the 99th percentile."""
+        at = np.quantile(self.characters, [0.0, 0.5, 0.95, 0.99, 1.0])
         names = ("least", "median", "p95", "p99", "most")
-        found = dict(zip(names, at.tolist(), strict=True))
-        return {**found, "mean": round(float(self.characters.mean()), 2) if len(self.characters) else 0.0}
+        counts = np.histogram(np.minimum(self.characters, at[3]), bins=_BINS, range=(0.0, max(float(at[3]), 1.0)))[0]
+        return {
+            **dict(zip(names, at.tolist(), strict=True)),
+            "mean": round(float(self.characters.mean()), 2),
+            "histogram": counts.tolist(),
+        }
 
 
 def survey_texts(split: CheckedSplit) -> TextSurvey:

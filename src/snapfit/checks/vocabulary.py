@@ -184,17 +184,14 @@ def _cut(split: CheckedSplit, survey: TokenSurvey, limit: int) -> Iterator[Findi
     longest = cut[np.argsort(-survey.lengths[cut], kind="stable")][:EXAMPLES]
     lost = float((survey.lengths[cut] - limit).sum() / survey.lengths.sum())
     notes = [f"{int(survey.lengths[i]):,} tokens" for i in longest]
-    text = (
-        f"{quantity(len(cut), 'row')} of {split.name} ({percent(share)}) {verb(len(cut), 'are')} cut at {limit} tokens; "
-        f"{percent(lost)} of all tokens are lost"
-    )
+    where = f"{verb(len(cut), 'are')} cut at {limit} tokens; {percent(lost)} of all tokens are lost"
     yield Finding(
         "truncated",
         "warning" if share >= CUT_WARNING else "note",
         split.name,
         len(cut),
         len(survey.rows),
-        text,
+        f"{quantity(len(cut), 'row')} of {split.name} ({percent(share)}) {where}",
         where=rows_at(split, survey.rows[cut]),
         examples=examples_of(split, survey.rows[longest], notes),
         details={"limit": limit, "share_of_tokens": round(lost, 6)},
