@@ -363,7 +363,10 @@ def loaded_by(statement: str) -> set[str]:
     return set(done.stdout.split())
 
 
-@pytest.mark.parametrize("module", ["snapfit", "snapfit.runtime.predictor", "snapfit.cli.app", "snapfit.data.demo", "snapfit.ship.checking"])
+@pytest.mark.parametrize(
+    "module",
+    ["snapfit", "snapfit.runtime.predictor", "snapfit.cli.app", "snapfit.data.demo", "snapfit.ship.checking"],
+)
 def test_importing_it_loads_neither_torch_nor_transformers(module: str) -> None:
     loaded = loaded_by(f"import {module}")
     assert "snapfit" in loaded

@@ -175,6 +175,7 @@ def test_an_interrupt_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.
         ({"drop": ["near_leak"]}, "no cleaned copy"),
         ({"fix": "out", "drop": ["all"]}, "--drop all"),
         ({"fix": "."}, "exists already"),
+        ({"fix": "out", "drop": ["near_leak"], "near_similarity": None}, "no search for it"),
         ({"html": "."}, "is a folder"),
         ({"nonsense": 1}, "there is no setting"),
     ],

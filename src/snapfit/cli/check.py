@@ -32,34 +32,41 @@ if TYPE_CHECKING:
     from snapfit.checks.findings import Finding
     from snapfit.ship.check_report import CheckReport
 
+TableArgument = Annotated[
+    Path, typer.Argument(metavar="TRAIN", help="The training table: CSV, TSV, JSONL, Parquet, or a folder of one kind.")
+]
+CheckedEncoderOption = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", help="Held against the texts: starter, a folder, a name on the hub, or none."),
+]
+FixOption = Annotated[
+    Path | None, typer.Option("--fix", metavar="DIR", help="Write cleaned copies and a log of every change there.")
+]
+DropOption = Annotated[
+    list[str] | None,
+    typer.Option("--drop", metavar="KIND", help="With --fix, leave out too: conflicting_labels, near_leak."),
+]
+HtmlOption = Annotated[Path | None, typer.Option("--html", metavar="FILE", help="Write the report as a page.")]
+NearOption = Annotated[
+    str, typer.Option(metavar="SHARE", help="What near-duplicates have in common, 0.8 to 1, or off.")
+]
+NoPlanOption = Annotated[bool, typer.Option("--no-plan", help="Do not measure what a training will take.")]
+
 _ROWS_SHOWN = 6
 _EXAMPLES_SHOWN = 2
 _STYLES = {"error": "bold red", "warning": "yellow", "note": "bold cyan"}
 
 
 def check(
-    table: Annotated[
-        Path,
-        typer.Argument(metavar="TRAIN", help="The training table: CSV, TSV, JSONL, Parquet, or a folder of one kind."),
-    ],
+    table: TableArgument,
     valid: ValidOption = None,
     test: TestOption = None,
-    encoder: Annotated[
-        str | None,
-        typer.Option(metavar="NAME", help="Held against the texts: starter, a folder, a name on the hub, or none."),
-    ] = None,
-    fix: Annotated[
-        Path | None, typer.Option("--fix", metavar="DIR", help="Write cleaned copies and a log of every change there.")
-    ] = None,
-    drop: Annotated[
-        list[str] | None,
-        typer.Option("--drop", metavar="KIND", help="With --fix, leave out too: conflicting_labels, near_leak."),
-    ] = None,
-    html: Annotated[Path | None, typer.Option("--html", metavar="FILE", help="Write the report as a page.")] = None,
-    near: Annotated[
-        str, typer.Option(metavar="SHARE", help="What near-duplicates have in common, 0.8 to 1, or off.")
-    ] = "0.9",
-    no_plan: Annotated[bool, typer.Option("--no-plan", help="Do not measure what a training will take.")] = False,
+    encoder: CheckedEncoderOption = None,
+    fix: FixOption = None,
+    drop: DropOption = None,
+    html: HtmlOption = None,
+    near: NearOption = "0.9",
+    no_plan: NoPlanOption = False,
     recipe: RecipeOption = None,
     overrides: OverridesOption = None,
     text: TextOption = None,

@@ -74,18 +74,7 @@ def check(
     named = {} if encoder in (None, "none", "auto") else {"encoder": encoder}
     chosen = chosen_recipe(recipe, {**settings, **named})
     target = None if fix is None else Path(fix)
-    if near_similarity is not None:
-        near.check_similarity(near_similarity)
-    if "near_leak" in drop:
-        near.need_libraries()
-    if target is not None:
-        cleaning.check_target(target, sources, drop)
-    elif drop:
-        raise BadInput(f"what to drop ({', '.join(drop)}) and no cleaned copy", "both or none", "--fix DIR --drop KIND")
-    if html is not None:
-        from snapfit.ship.check_page import check_page_target
-
-        check_page_target(Path(html))
+    _check_arguments(sources, near_similarity, target, drop, html)
     workplace = tempfile.TemporaryDirectory(prefix="snapfit-check-", ignore_cleanup_errors=True)
     with StopRequest() as stop, workplace as folder:
         try:
@@ -101,6 +90,30 @@ def check(
         except (KeyboardInterrupt, Interrupted) as error:
             raise Interrupted("interrupted; nothing was written", exit_code(stop.signal_number)) from error
     return replace(report, seconds=time.monotonic() - start)
+
+
+def _check_arguments(
+    sources: Mapping[str, Any],
+    near_similarity: float | None,
+    target: Path | None,
+    drop: Sequence[str],
+    html: str | Path | None,
+) -> None:
+    """Raise BadInput for what cannot be done, before any table is read."""
+    if near_similarity is not None:
+        near.check_similarity(near_similarity)
+    if target is not None:
+        cleaning.check_target(target, sources, drop)
+    elif drop:
+        raise BadInput(f"what to drop ({', '.join(drop)}) and no cleaned copy", "both or none", "--fix DIR --drop KIND")
+    if "near_leak" in drop:
+        if near_similarity is None:
+            raise BadInput("near_leak to drop, and no search for it", "both or none", "leave out --near off")
+        near.need_libraries()
+    if html is not None:
+        from snapfit.ship.check_page import check_page_target
+
+        check_page_target(Path(html))
 
 
 class _Check:
