@@ -68,6 +68,14 @@ def test_a_labels_own_name_in_its_texts() -> None:
     }
 
 
+def test_a_name_that_is_part_of_longer_ones_is_told_from_them() -> None:
+    names = {"x": "rate", "y": "exchange_rate", "z": "wrong exchange rate"}
+    rows = [(f"{text} ({names[label].replace('_', ' ')})", names[label]) for text, label in table()]
+    one = of_kind(found_in(rows), "label_in_text")
+    assert set(one.details["labels"]) == {"rate", "exchange_rate", "wrong exchange rate"}
+    assert one.count == 90
+
+
 def test_chinese_labels_are_found_within_their_texts() -> None:
     rows = [(f"{'体育' if i % 2 else '财经'}新闻{i}号标题内容", "体育" if i % 2 else "财经") for i in range(80)]
     found = found_in(rows)

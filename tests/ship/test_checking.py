@@ -2,6 +2,7 @@
 
 import json
 import os
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -121,12 +122,38 @@ def test_an_encoder_that_is_not_there_is_refused_only_when_it_was_named(
     assert "snapfit[starter]" in (found.skipped or {})["encoder"]
 
 
-def test_without_the_extra_near_duplicates_are_skipped_and_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_the_extra_near_duplicates_are_skipped_and_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(sys.modules, "rapidfuzz", None)
     found = snapfit.check([("a", "x"), ("b", "y")], encoder=None)
     assert "snapfit[check]" in (found.skipped or {})["near-duplicates"]
     with pytest.raises(MissingExtra, match="check"):
-        snapfit.check([("a", "x"), ("b", "y")], encoder=None, fix="out", drop=["near_leak"])
+        snapfit.check(put(tmp_path / "t.csv", ""), encoder=None, fix=tmp_path / "out", drop=["near_leak"])
+
+
+WITHOUT_TORCH = """
+import sys
+sys.modules["torch"] = sys.modules["transformers"] = None  # as if they were not installed
+import snapfit
+report = snapfit.check([("a text", "x"), ("A text", "y"), ("another", "x")])
+print(sorted(one.kind for one in report.findings), report.skipped["encoder"])
+"""
+
+
+def test_the_bare_install_checks_all_but_the_encoder() -> None:
+    search = os.pathsep.join([str(Path(snapfit.__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])])
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT_TORCH],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+        env={**os.environ, "PYTHONPATH": search},
+    )
+    assert done.returncode == 0, done.stderr
+    assert "'conflicting_labels', 'duplicate_text'" in done.stdout
+    assert "snapfit[train]" in done.stdout
 
 
 def test_a_cleaned_copy_has_no_error_any_more(tmp_path: Path) -> None:

@@ -133,12 +133,13 @@ def _names(train: CheckedSplit, sample: Sample) -> Iterator[Finding]:
     folded = [" ".join(_WORD.findall(text.casefold())) for text in sample.texts]
     telling: dict[str, tuple[str, float, float]] = {}
     rows: list[int] = []
+    names = {label: " ".join(_WORD.findall(label.replace("_", " ").casefold())) for label in of_label}
     for label, n in of_label.items():
-        name = " ".join(_WORD.findall(label.replace("_", " ").casefold()))
+        name = names[label]
         if len(name) < 2 or name.isdigit():
             continue
-        pattern = re.compile(re.escape(name) if _HAN.search(name) else rf"\b{re.escape(name)}\b")
-        having = [i for i, text in enumerate(folded) if name in text and pattern.search(text)]
+        longer = sorted({other for other in names.values() if name in other and name != other}, key=len, reverse=True)
+        having = [i for i, text in enumerate(folded) if name in text and _names_it(text, name, longer)]
         own = [i for i in having if label in sample.labels[i]]
         precision, coverage = len(own) / max(len(having), 1), len(own) / n
         likely = precision >= PRECISION and precision >= n / len(folded) + OVER_CHANCE
@@ -147,6 +148,15 @@ def _names(train: CheckedSplit, sample: Sample) -> Iterator[Finding]:
             rows += own
     if telling:
         yield _giving_away("label_in_text", train, sample, sorted(set(rows)), telling)
+
+
+def _names_it(text: str, name: str, longer: Sequence[str]) -> bool:
+    """Whether a text has a name in it as whole words, and not as a part of longer names alone."""
+    for other in longer:
+        text = text.replace(other, " ")
+    if name not in text:
+        return False
+    return _HAN.search(name) is not None or re.search(rf"\b{re.escape(name)}\b", text) is not None
 
 
 def _giving_away(

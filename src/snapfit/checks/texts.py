@@ -52,8 +52,8 @@ _TOLD = {
     "empty_text": ("warning", "have an empty text"),
     "extreme_length": ("note", "are far longer than all others"),
 }
-_MUCH_LONGER, _LONG = 10, 2_000
-"""A text is extreme beyond so many times the 99th percentile, and so many characters."""
+_MUCH_LONGER, _LONG = 30, 2_000
+"""A text is extreme beyond so many times the median, and so many characters."""
 _CONTEXT = 30
 _BINS = 24
 
@@ -91,7 +91,7 @@ def survey_texts(split: CheckedSplit) -> TextSurvey:
             characters[slab.start : slab.start + len(column)] += pc.utf8_length(column).to_numpy()
     found = {kind: np.concatenate(parts) for kind, parts in rows.items()}
     if len(characters):
-        limit = max(_MUCH_LONGER * float(np.quantile(characters, 0.99)), _LONG)
+        limit = max(_MUCH_LONGER * float(np.median(characters)), _LONG)
         found["extreme_length"] = np.flatnonzero(characters > limit)
     return TextSurvey(found, characters)
 
