@@ -20,7 +20,7 @@ import snapfit
 
 SOURCE = Path(__file__).resolve().parents[1] / "src" / "snapfit"
 
-TIERS = tuple("version core data runtime nn loading training ship study snapfit cli __main__".split())
+TIERS = tuple("version core data checks runtime nn loading training ship study snapfit cli __main__".split())
 """In order: a module imports from its own tier and those before it. "snapfit" is the package's __init__."""
 
 LIGHT_TIERS = TIERS[: TIERS.index("nn")]
@@ -363,7 +363,10 @@ def loaded_by(statement: str) -> set[str]:
     return set(done.stdout.split())
 
 
-@pytest.mark.parametrize("module", ["snapfit", "snapfit.runtime.predictor", "snapfit.cli.app", "snapfit.data.demo"])
+@pytest.mark.parametrize(
+    "module",
+    ["snapfit", "snapfit.runtime.predictor", "snapfit.cli.app", "snapfit.data.demo", "snapfit.ship.checking"],
+)
 def test_importing_it_loads_neither_torch_nor_transformers(module: str) -> None:
     loaded = loaded_by(f"import {module}")
     assert "snapfit" in loaded

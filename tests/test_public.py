@@ -11,6 +11,8 @@ from snapfit.core.errors import BadInput, SnapfitError
 from snapfit.core.recipe import Recipe, load_recipe
 from snapfit.loading import load
 from snapfit.runtime.predictor import Predictor
+from snapfit.ship.check_report import CheckReport
+from snapfit.ship.checking import check
 from snapfit.ship.ensembling import ensemble
 from snapfit.ship.measuring import evaluate
 from snapfit.ship.pipeline import TrainResult, train
@@ -19,12 +21,14 @@ from snapfit.version import __version__
 
 PUBLIC = {
     "BadInput": BadInput,
+    "CheckReport": CheckReport,
     "Predictor": Predictor,
     "RangeTest": RangeTest,
     "Recipe": Recipe,
     "SnapfitError": SnapfitError,
     "TrainResult": TrainResult,
     "__version__": __version__,
+    "check": check,
     "ensemble": ensemble,
     "evaluate": evaluate,
     "find_lr": find_lr,

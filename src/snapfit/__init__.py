@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from snapfit.core.recipe import Recipe, load_recipe
     from snapfit.loading import load
     from snapfit.runtime.predictor import Predictor
+    from snapfit.ship.check_report import CheckReport
+    from snapfit.ship.checking import check
     from snapfit.ship.ensembling import ensemble
     from snapfit.ship.measuring import evaluate
     from snapfit.ship.pipeline import TrainResult, train
@@ -25,12 +27,14 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BadInput",
+    "CheckReport",
     "Predictor",
     "RangeTest",
     "Recipe",
     "SnapfitError",
     "TrainResult",
     "__version__",
+    "check",
     "ensemble",
     "evaluate",
     "find_lr",
@@ -41,11 +45,13 @@ __all__ = [
 
 _HOMES = {
     "BadInput": "snapfit.core.errors",
+    "CheckReport": "snapfit.ship.check_report",
     "Predictor": "snapfit.runtime.predictor",
     "RangeTest": "snapfit.ship.rate_finding",
     "Recipe": "snapfit.core.recipe",
     "SnapfitError": "snapfit.core.errors",
     "TrainResult": "snapfit.ship.pipeline",
+    "check": "snapfit.ship.checking",
     "ensemble": "snapfit.ship.ensembling",
     "evaluate": "snapfit.ship.measuring",
     "find_lr": "snapfit.ship.rate_finding",

@@ -52,10 +52,10 @@ class Console:
         for i, line in enumerate(lines):
             self.note(word if i == 0 else "", line, level=level)
 
-    def result(self, word: str, lines: Sequence[str] | str) -> None:
-        """Lines that are shown whatever the level: what the command was run for."""
+    def result(self, word: str, lines: Sequence[str] | str, *, style: str = "bold green") -> None:
+        """Lines that are shown whatever the level: what the command was run for. style: of the word, for rich."""
         for i, line in enumerate([lines] if isinstance(lines, str) else lines):
-            self._write(word if i == 0 else "", line, "bold green")
+            self._write(word if i == 0 else "", line, style)
 
     def progress(self, word: str, done: int, total: int) -> None:
         """How many rows are done: a bar on a terminal, nothing elsewhere."""

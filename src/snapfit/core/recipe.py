@@ -210,6 +210,19 @@ def load_recipe(
     return _build({}, [*given, *set_ones, *flag_ones])
 
 
+def chosen_recipe(recipe: Recipe | Mapping[str, Any] | str | Path | None, settings: Mapping[str, Any]) -> Recipe:
+    """The recipe that the arguments of `train`, and of functions like it, ask for.
+
+    recipe: a Recipe, nested settings or a file. settings: single keys, with "__" for the dot; they win.
+    """
+    values = {key.replace("__", "."): value for key, value in settings.items()}
+    if isinstance(recipe, Recipe):
+        return recipe.with_values(values)
+    if isinstance(recipe, Mapping):
+        return Recipe.from_dict(recipe).with_values(values)
+    return load_recipe(recipe, **values)
+
+
 def settled(value: Auto | Value) -> Value:
     """A setting that may be `auto` in a recipe in which it has been resolved; WorkFailed where it was not."""
     if isinstance(value, str) and value == "auto":

@@ -60,7 +60,7 @@ def held_out_of_large(records: LargeRecords, task: Task, *, fraction: float, see
     _check(records, fraction)
     rows, keys, start = [np.zeros(0, dtype=np.int64)], [np.zeros(0, dtype=np.uint64)], 0
     for texts, pairs in records.text_slabs():
-        found = _keys(texts, pairs, seed)
+        found = text_keys(texts, pairs, seed)
         chosen = np.flatnonzero(found < fraction * _KEY_RANGE)
         rows.append(chosen + start)
         keys.append(found[chosen])
@@ -75,12 +75,12 @@ def held_out_of_large(records: LargeRecords, task: Task, *, fraction: float, see
     return held_out
 
 
-def _keys(texts: pa.Array, pairs: pa.Array | None, seed: int) -> np.ndarray:
+def text_keys(texts: pa.Array, pairs: pa.Array | None, seed: int) -> np.ndarray:
     """A number for each row, uint64 [n], the same for rows that count as the same, and else as good as random."""
     salt = str(seed).encode()
     seconds: Iterable[str] = repeat("") if pairs is None else pairs.to_pylist()
     plain = (
-        f"{_normal_form(a)}\0{_normal_form(b)}".encode()
+        f"{normal_form(a)}\0{normal_form(b)}".encode()
         for a, b in zip(texts.to_pylist(), seconds, strict=pairs is not None)
     )
     digests = b"".join(hashlib.blake2b(text, digest_size=8, salt=salt[:16]).digest() for text in plain)
@@ -127,12 +127,12 @@ def _groups(records: Records) -> np.ndarray:
 
 def _codes(texts: pa.Array) -> np.ndarray:
     """A number for each text, int64 [n], the same for texts that count as the same."""
-    plain = pa.array(map(_normal_form, texts.to_pylist()), pa.large_string())
+    plain = pa.array(map(normal_form, texts.to_pylist()), pa.large_string())
     codes: np.ndarray = plain.dictionary_encode().indices.to_numpy().astype(np.int64)
     return codes
 
 
-def _normal_form(text: str) -> str:
+def normal_form(text: str) -> str:
     if text.isascii():
         return text.strip().lower()
     return unicodedata.normalize("NFC", text).strip().casefold()

@@ -10,7 +10,7 @@ from typing import Any
 from snapfit.core.errors import BadInput, Interrupted
 from snapfit.core.interrupts import StopRequest, exit_code
 from snapfit.core.process import SETTLED
-from snapfit.core.recipe import Recipe, load_recipe
+from snapfit.core.recipe import Recipe, chosen_recipe
 from snapfit.runtime.bundle import Bundle
 from snapfit.ship.bundling import versions, write_bundle
 from snapfit.ship.run_folder import TABLES, RunFolder, new_name, new_run, old_run, placed
@@ -338,16 +338,6 @@ def _students_journal(run: RunFolder, plan: Plan, listener: Listener | None) -> 
         return
     with Journal(run.student / "journal.jsonl") as journal:
         yield notifier(journal, listener)
-
-
-def chosen_recipe(recipe: Recipe | Mapping[str, Any] | str | Path | None, settings: Mapping[str, Any]) -> Recipe:
-    """The recipe that the arguments of `train` ask for."""
-    values = {key.replace("__", "."): value for key, value in settings.items()}
-    if isinstance(recipe, Recipe):
-        return recipe.with_values(values)
-    if isinstance(recipe, Mapping):
-        return Recipe.from_dict(recipe).with_values(values)
-    return load_recipe(recipe, **values)
 
 
 def _started_from(folder: Path, recipe: Recipe) -> Recipe:
