@@ -19,8 +19,9 @@ if TYPE_CHECKING:
     from snapfit.loading import load
     from snapfit.runtime.predictor import Predictor
     from snapfit.ship.ensembling import ensemble
-    from snapfit.ship.pipeline import TrainResult, train
+    from snapfit.ship.pipeline import train
     from snapfit.ship.rate_finding import RangeTest, find_lr
+    from snapfit.ship.result import TrainResult
 
 __all__ = [
     "BadInput",
@@ -43,7 +44,7 @@ _HOMES = {
     "RangeTest": "snapfit.ship.rate_finding",
     "Recipe": "snapfit.core.recipe",
     "SnapfitError": "snapfit.core.errors",
-    "TrainResult": "snapfit.ship.pipeline",
+    "TrainResult": "snapfit.ship.result",
     "ensemble": "snapfit.ship.ensembling",
     "find_lr": "snapfit.ship.rate_finding",
     "load": "snapfit.loading",
