@@ -115,8 +115,9 @@ def fold_numbers_of_large(records: LargeRecords, task: Task, *, folds: int, seed
     number = np.concatenate([(1 + ((keys >> high) * np.uint64(folds) >> high)).astype(np.int8) for keys in slabs()])
     lost = np.zeros(0, dtype=np.int64) if task == "regression" else _rows_of_one_fold(records, task, number)
     if len(lost):
-        few = records.take(lost)
-        given_back, start = _keys(few.texts, few.pairs, f"fold {seed}"), 0
+        columns: tuple[Any, Any] = (records.texts, records.pairs)
+        texts, pairs = (None if column is None else column.take(lost) for column in columns)
+        given_back, start = _keys(texts, pairs, f"fold {seed}"), 0
         for keys in slabs():
             number[start : start + len(keys)][np.isin(keys, given_back)] = 0
             start += len(keys)
@@ -160,7 +161,9 @@ def _check_folds(number: np.ndarray, records: Records, folds: int) -> None:
     empty = np.flatnonzero(np.bincount(number, minlength=folds + 1)[1:] == 0)
     if len(empty):
         found = f"{records.source} has {len(records)} rows, of which fold {empty[0] + 1} of {folds} would hold out none"
-        raise BadInput(found, "different texts for every fold, and for each label in two of them", "fewer --folds")
+        raise BadInput(
+            found, "more different texts than folds, and two for every label", "give fewer --folds, or add rows"
+        )
 
 
 def _keys(texts: pa.Array, pairs: pa.Array | None, key: str) -> np.ndarray:

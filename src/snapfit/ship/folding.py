@@ -42,6 +42,8 @@ from snapfit.training.weighing import MOST_ROWS
 
 CarryOut = Callable[..., TrainResult]
 """`pipeline.carry_out`: trains as planned in a run's folder, from a checkpoint where there is one."""
+Heard = tuple[str, dict[str, Any]]
+"""An event's kind and fields."""
 
 _OF_THE_TABLE = ("data", "recipe", "end")
 _OF_THE_MODEL = ("weights", "groups", "engine")
@@ -83,21 +85,22 @@ class CrossValidation:
         training cannot go on, Interrupted when it was stopped: everything that was learnt is kept, and
         `snapfit train --resume` goes on with it.
         """
+        plan, heard = self._settled()
         with Journal(self.run.journal) as journal:
             notify = notifier(journal, self._listener, self.run)
-            plan = self._settle(notify)
+            self._tell(plan, heard, notify)
+            self.run.write_settled(plan.recipe, plan.tables)
             results = [self._fold(fold, plan.recipe, notify) for fold in range(1, self._n_folds + 1)]
             report, some = self._report(results, notify)
             return self._ship(plan, report, some, results, journal, notify)
 
     # ---------------------------------------------------------------- before the first fold
 
-    def _settle(self, notify: Notify) -> Plan:
-        """Resolve the recipe on all rows, hold it against what the run began with, and tell of the folds."""
-        tables = tables_without(self.whole, np.zeros(0, dtype=np.int64), self._recipe)
-        heard: list[tuple[str, dict[str, Any]]] = []
+    def _settled(self) -> tuple[Plan, list[Heard]]:
+        """The recipe resolved on all rows, held against what the run began with; and what was told of it."""
+        heard: list[Heard] = []
         plan = make_plan(
-            tables,
+            tables_without(self.whole, np.zeros(0, dtype=np.int64), self._recipe),
             self._recipe,
             notify=lambda kind, **fields: heard.append((kind, fields)),
             reasons=self._why | self.run.reasons(),
@@ -109,12 +112,16 @@ class CrossValidation:
             changes = [one for one in differences(self.run.begun_with(now), now) if one.weight != "free"]
             where = f"{self.run.path}, whose folds are all to be trained alike,"
             check_unchanged([replace(one, weight="forbidden") for one in changes], accept=False, where=where)
+        return plan, heard
+
+    def _tell(self, plan: Plan, heard: list[Heard], notify: Notify) -> None:
+        """Tell of the tables, the recipe and the folds."""
+        if self._resumed:
             finished = finished_folds(self.run.path, self._n_folds)
             notify("folds_go_on", run=str(self.run.path), finished=len(finished), folds=self._n_folds)
-        announce(notify, tables, self.run.path)
+        announce(notify, plan.tables, self.run.path)
         for kind, fields in heard:
             notify(kind, **fields)
-        self.run.write_settled(plan.recipe, tables)
         rows = np.bincount(self._number, minlength=self._n_folds + 1).tolist()
         notify("folds", folds=self._n_folds, rows=rows[1:], left_out=rows[0])
         try:
@@ -122,7 +129,6 @@ class CrossValidation:
         except MissingExtra as error:
             again = f"then `snapfit train --resume {self.run.path}` ranks them, also when the run is complete"
             notify("notice", text=f"suspected label errors will not be ranked, {error.found}: {error.fix}; {again}")
-        return plan
 
     # ---------------------------------------------------------------- one fold
 
