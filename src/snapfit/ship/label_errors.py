@@ -212,17 +212,16 @@ def write_suspects(run: Path, found: LabelErrors, records: Records) -> None:
 
     records: of the rows that `found` names. Raises WorkFailed when the file cannot be written.
     """
-    with open_atomic(run / SUSPECTS_FILE) as file:
-        writer: Any = None
-        for start in range(0, max(found.n_suspected, 1), _SLAB):
-            end = min(start + _SLAB, found.n_suspected)
-            table, some = found.table(start, end), records.take(found.rows[start:end])
-            table = table.append_column("text", _shortened(some.texts))
-            if some.pairs is not None:
-                table = table.append_column("text_pair", _shortened(some.pairs))
-            writer = writer or pa.csv.CSVWriter(pa.PythonFile(file, mode="w"), table.schema)
-            writer.write_table(table)
-        writer.close()
+
+    def part(start: int) -> pa.Table:
+        end = min(start + _SLAB, found.n_suspected)
+        table, some = found.table(start, end), records.take(found.rows[start:end])
+        table = table.append_column("text", _shortened(some.texts))
+        return table if some.pairs is None else table.append_column("text_pair", _shortened(some.pairs))
+
+    with open_atomic(run / SUSPECTS_FILE) as file, pa.csv.CSVWriter(pa.PythonFile(file, "w"), part(0).schema) as writer:
+        for start in range(0, found.n_suspected, _SLAB):
+            writer.write_table(part(start))
 
 
 def read_suspects(run: Path, most: int) -> list[dict[str, str]]:

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 from snapfit.core.errors import BadInput
 from snapfit.core.files import open_atomic
-from snapfit.core.labels import LabelSet
+from snapfit.core.labels import LabelSet, Task
 from snapfit.core.metrics import tally
 from snapfit.core.scores import logits_to_scores
 from snapfit.core.tallies import Tally
@@ -26,7 +26,7 @@ from snapfit.data.large_records import SLAB_ROWS
 from snapfit.data.records import Records
 from snapfit.loading import load
 from snapfit.runtime.evaluating import examples_of
-from snapfit.runtime.tables import prediction_columns
+from snapfit.runtime.tables import prediction_writer
 
 OUT_OF_FOLD_FILE = "out_of_fold.parquet"
 
@@ -125,33 +125,29 @@ class OutOfFold:
 
     def write(self, path: Path) -> None:
         """Write RUN/out_of_fold.parquet. Raises WorkFailed when it cannot be written."""
-        label_set, labels = self.label_set, self._records.labels
-        with open_atomic(path) as file:
-            writer: Any = None
+        label_set, labels, columns = self.label_set, self._records.labels, ("row", "fold", "target")
+        with prediction_writer(columns, path, label_set=label_set, format="parquet", all_scores=True) as write:
             for piece in self:
+                values = (pa.array(piece.rows + 1), pa.array(piece.folds), _targets(piece, labels, label_set.task))
                 scores = logits_to_scores(piece.logits, label_set.task, rows=piece.rows)
-                columns = {
-                    "row": pa.array(piece.rows + 1),
-                    "fold": pa.array(piece.folds),
-                    "target": _targets(piece, labels),
-                    **prediction_columns(scores, label_set=label_set, all_scores=True),
-                }
-                table = pa.table(columns)
-                writer = writer or pq.ParquetWriter(pa.PythonFile(file, mode="w"), table.schema)
-                writer.write_table(table)
-            writer.close()
+                write(pa.table(dict(zip(columns, values, strict=True))), scores)
 
 
 _FIELDS = ("rows", "folds", "logits", "targets")
+_TARGETS: dict[Task, pa.DataType] = {
+    "single": pa.string(),
+    "multi": pa.list_(pa.string()),
+    "regression": pa.float64(),
+}
 
 
-def _targets(piece: Piece, labels: Any) -> pa.Array:
+def _targets(piece: Piece, labels: Any, task: Task) -> pa.Array:
     """The labels of a piece's rows, as the table has them."""
-    if isinstance(labels, np.ndarray):
-        return pa.array(labels[piece.rows])
     if isinstance(labels, list):
-        return pa.array([labels[row] for row in piece.rows.tolist()])
-    return pa.array(labels.take(piece.rows))
+        found = [labels[row] for row in piece.rows.tolist()]
+    else:
+        found = labels[piece.rows] if isinstance(labels, np.ndarray) else labels.take(piece.rows)
+    return pa.array(found, _TARGETS[task])
 
 
 class _HeldOutReader:
