@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import signal
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -264,6 +265,29 @@ def test_with_no_bundle_asked_for(scene: Scene, tmp_path: Path) -> None:
     assert made.has_bundle
     assert made.bundle.is_dir()
     assert snapfit.train(resume=result.run, fold_bundle="none").already_complete  # it is there, and may stay
+
+
+def test_suspects_are_ranked_as_soon_as_the_library_is_there(
+    scene: Scene, complete: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, heard = tmp_path / "run", []
+    with monkeypatch.context() as patch:
+        patch.setitem(sys.modules, "cleanlab", None)  # as if it were not installed
+        result = scene.train(run, listener=heard.append)
+        assert snapfit.train(resume=run).already_complete
+    kinds = [event["kind"] for event in heard]
+    notice = next(event["text"] for event in heard if event["kind"] == "notice")
+    assert "pip install 'snapfit[labels]'" in notice
+    assert kinds.index("notice") < kinds.index("fold")
+    assert result.folds is not None
+    assert result.folds["label_errors"] is None
+    assert not (run / "label_errors.csv").exists()
+    later: list[Event] = []
+    again = snapfit.train(resume=run, listener=later.append)
+    assert not [event for event in later if event["kind"] == "step"]
+    assert again.folds == read_json(run / "folds.json")
+    assert again.folds["label_errors"]["labels"] == ROWS
+    assert outcome(run) == outcome(complete)
 
 
 # ---------------------------------------------------------------- going on
