@@ -51,7 +51,7 @@ _HOMES = {
     "load_recipe": "snapfit.core.recipe",
     "train": "snapfit.ship.pipeline",
 }
-_NEEDS_TRAIN = {"RangeTest", "TrainResult", "ensemble", "find_lr", "train"}
+_NEEDS_TRAIN = {"RangeTest", "ensemble", "find_lr", "train"}
 
 
 def __getattr__(name: str) -> Any:

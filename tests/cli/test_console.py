@@ -83,8 +83,8 @@ def test_folds_are_told_of() -> None:
         {"kind": "out_of_fold", "mean": {"accuracy": 0.9}, "sd": {"accuracy": 0.01}},
     ]
     assert shown(events) == [
-        "folds      3, of 9 to 10 rows each, which are held out in turn; duplicates are kept together; 2 rows are in none: "
-        "their label has no other text",
+        "folds      3, of 9 to 10 rows each, which are held out in turn; duplicates are kept together; "
+        "2 rows are in none: their label has no other text",
         "run        runs/x",
         "resume     1 of 3 folds are finished",
         "fold       1 of 3 is finished; it holds out 10 rows",

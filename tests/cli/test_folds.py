@@ -57,7 +57,7 @@ def test_the_mean_of_the_folds_models_and_nothing(run: Run, command: list[Any]) 
     assert made.code == 0, made.err
     assert "what ships is the mean of the folds' models" in made.err
     bundle = json.loads(made.out)["bundle"]
-    assert run("predict", bundle, "--text", "the honey", "--quiet").code == 0
+    assert run("predict", bundle, "--text", "the honey").code == 0
 
 
 @pytest.mark.parametrize(
