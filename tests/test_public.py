@@ -77,7 +77,7 @@ WITHOUT = """
 import sys
 sys.modules[{hidden!r}] = None  # as if it were not installed
 import snapfit
-names = ("train", "TrainResult", "find_lr")
+names = ("train", "RangeTest", "find_lr")
 for use in (*(lambda name=name: getattr(snapfit, name) for name in names), lambda: snapfit.load({folder!r})):
     try:
         use()

@@ -22,8 +22,9 @@ if TYPE_CHECKING:
     from snapfit.ship.checking import check
     from snapfit.ship.ensembling import ensemble
     from snapfit.ship.measuring import evaluate
-    from snapfit.ship.pipeline import TrainResult, train
+    from snapfit.ship.pipeline import train
     from snapfit.ship.rate_finding import RangeTest, find_lr
+    from snapfit.ship.result import TrainResult
 
 __all__ = [
     "BadInput",
@@ -50,7 +51,7 @@ _HOMES = {
     "RangeTest": "snapfit.ship.rate_finding",
     "Recipe": "snapfit.core.recipe",
     "SnapfitError": "snapfit.core.errors",
-    "TrainResult": "snapfit.ship.pipeline",
+    "TrainResult": "snapfit.ship.result",
     "check": "snapfit.ship.checking",
     "ensemble": "snapfit.ship.ensembling",
     "evaluate": "snapfit.ship.measuring",
@@ -59,7 +60,7 @@ _HOMES = {
     "load_recipe": "snapfit.core.recipe",
     "train": "snapfit.ship.pipeline",
 }
-_NEEDS_TRAIN = {"RangeTest", "TrainResult", "ensemble", "find_lr", "train"}
+_NEEDS_TRAIN = {"RangeTest", "ensemble", "find_lr", "train"}
 
 
 def __getattr__(name: str) -> Any:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from snapfit.cli.console import Console, Pace
-from snapfit.cli.lines import aligned, byte_size, clock, metrics_lines, recipe_lines
+from snapfit.cli.lines import aligned, byte_size, clock, fold_lines, metrics_lines, recipe_lines, suspect_lines
 from snapfit.core.recipe import Recipe
 
 STEP = {
@@ -72,6 +72,70 @@ def test_warnings_pass_the_level_warning() -> None:
     ]
     assert len(shown(events, level="warning")) == 2
     assert len(shown(events)) == 4
+
+
+def test_folds_are_told_of() -> None:
+    events: list[dict[str, Any]] = [
+        {"kind": "folds", "folds": 3, "rows": [10, 10, 9], "left_out": 2},
+        {"kind": "folds_go_on", "run": "runs/x", "finished": 1, "folds": 3},
+        {"kind": "fold", "fold": 1, "folds": 3, "held_out": 10, "does": "nothing"},
+        {"kind": "fold", "fold": 2, "folds": 3, "held_out": 10, "does": "go on"},
+        {"kind": "out_of_fold", "mean": {"accuracy": 0.9}, "sd": {"accuracy": 0.01}},
+    ]
+    assert shown(events) == [
+        "folds      3, of 9 to 10 rows each, which are held out in turn; duplicates are kept together; "
+        "2 rows are in none: their label has no other text",
+        "run        runs/x",
+        "resume     1 of 3 folds are finished",
+        "fold       1 of 3 is finished; it holds out 10 rows",
+        "fold       2 of 3 goes on; it holds out 10 rows",
+        "held out   accuracy 0.9000 ± 0.0100",
+    ]
+
+
+def test_fold_lines_are_a_table_of_folds_mean_and_spread() -> None:
+    report = {
+        "folds": [{"fold": 1, "rows": 1_000, "metrics": {"accuracy": 0.9}}],
+        "mean": {"accuracy": 0.9},
+        "sd": {"accuracy": 0.0},
+        "test": {"mean": {"accuracy": 0.8}, "sd": {"accuracy": 0.1}},
+    }
+    assert fold_lines(report) == [
+        "             rows  accuracy",
+        "fold 1      1,000    0.9000",
+        "mean                 0.9000",
+        "sd                   0.0000",
+        "test, mean           0.8000",
+        "test, sd             0.1000",
+    ]
+    assert fold_lines(report | {"test": None})[-1] == "sd               0.0000"
+
+
+def test_suspect_lines_are_safe_to_show() -> None:
+    suspects = [
+        {
+            "row": "7",
+            "given": "a",
+            "suggested": "b",
+            "suggested_score": "0.912",
+            "text": "\x1b[31mred\n\u202eback" + 80 * "x",
+        },
+        {"row": "12", "label": "x", "given": "present", "suggested": "absent", "suggested_score": "0.7", "text": "t"},
+        {"row": "3", "given": "1.5", "suggested": "4.0", "deviations": "8.25", "text": "u"},
+    ]
+    first, *lines = suspect_lines({"suspected": 3, "labels": 1_200}, suspects, "run/label_errors.csv")
+    assert first == "3 of 1,200 labels look wrong; all of them, likeliest first: run/label_errors.csv"
+    assert [line.split()[:5] for line in lines] == [
+        ["row", "7", "a", "->", "b"],
+        ["row", "12", "x", "present", "->"],
+        ["row", "3", "1.5", "->", "4.0"],
+    ]
+    assert [line.split("  ")[-2].strip() for line in lines[1:]] == ["0.70", "8.25"]
+    assert all(line.isprintable() for line in lines)
+    assert lines[0].endswith("…")
+    assert suspect_lines({"suspected": 0, "labels": 9}, [], "f") == [
+        "0 of 9 labels look wrong; all of them, likeliest first: f"
+    ]
 
 
 def test_recipe_lines_give_reasons_and_leave_defaults_out() -> None:

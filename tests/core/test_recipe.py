@@ -28,7 +28,7 @@ DEFAULTS = {
                      floor=0.0, decay_fraction=0.2, head_first=0.0, unfreeze_share=0.0),
     "train": dict(epochs="auto", batch="auto", accumulate=1, token_budget=None, seed=0, precision="auto",
                   patience="auto", metric="auto", evaluations_per_epoch="auto", threads="auto",
-                  window=64, sampling="all", sampling_power=0.5, max_recoveries=8),
+                  window=64, sampling="all", sampling_power=0.5, max_recoveries=8, folds=None, fold_bundle="refit"),
     "length": dict(
         max_tokens="auto", policy="head", head_share=0.25, overlap=0.25, max_windows=8, window_pooling="mean"
     ),
@@ -87,6 +87,10 @@ def test_defaults():
             ["length.policy=windows", "length.window_pooling=max_states", "model.pooling=native"],
             "window_pooling is 'max_states', model.pooling is 'native'",
         ),
+        (["train.folds=7", "train.fold_bundle=ensemble"], "fold_bundle is 'ensemble', train.folds is 7"),
+        (["train.folds=3", "train.fold_bundle=ensemble", "ensemble.ema_share=0.1"], "each fold keeps members"),
+        (["train.folds=1"], "train.folds is '1'"),
+        (["train.folds=21"], "train.folds is '21'"),
         (["regularise.r_drop=-1"], "regularise.r_drop is '-1'"),
         (["regularise.dropout_samples=0"], "regularise.dropout_samples is '0'"),
     ],

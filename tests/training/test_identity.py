@@ -43,7 +43,9 @@ def changed(*path: str, to: Any) -> list[Difference]:
 
 # ---------------------------------------------------------------- weights of settings
 
-FREE = {"checkpoint.every_steps", "checkpoint.keep", "log.level", "log.interval_steps", "train.max_recoveries"}
+FREE = {"checkpoint.every_steps", "checkpoint.keep", "log.level", "log.interval_steps", "train.max_recoveries"} | {
+    "train.fold_bundle"
+}
 ACCEPTABLE = {
     *("train.epochs", "train.patience", "train.evaluations_per_epoch", "train.threads", "train.precision"),
     *("optim.lr", "optim.head_lr_factor", "optim.layer_ratio", "optim.weight_decay", "optim.max_grad_norm"),

@@ -73,7 +73,7 @@ def raw_keys(split: CheckedSplit, rows: np.ndarray) -> np.ndarray:
 
 
 def _keys(split: CheckedSplit) -> np.ndarray:
-    return np.concatenate([text_keys(slab.texts, slab.pairs, 0) for slab in slabs(split.records)])
+    return np.concatenate([text_keys(slab.texts, slab.pairs, "0") for slab in slabs(split.records)])
 
 
 def _labels(split: CheckedSplit, codes: dict[tuple[str, ...], int]) -> np.ndarray | None:

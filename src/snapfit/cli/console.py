@@ -150,6 +150,27 @@ class Console:
         for change in event["changes"]:
             self.note("changed", change, level="warning")
 
+    def _folds(self, event: Mapping[str, Any]) -> None:
+        few, many = min(event["rows"]), max(event["rows"])
+        rows = f"{few:,} rows" if few == many else f"{few:,} to {many:,} rows"
+        text = f"{event['folds']}, of {rows} each, which are held out in turn; duplicates are kept together"
+        out = f"; {event['left_out']:,} rows are in none: their label has no other text" if event["left_out"] else ""
+        self.note("folds", text + out)
+
+    def _folds_go_on(self, event: Mapping[str, Any]) -> None:
+        self._name_run(event["run"])
+        self.note("resume", f"{event['finished']} of {event['folds']} folds are finished")
+
+    def _fold(self, event: Mapping[str, Any]) -> None:
+        self.close()
+        does = {"begin": "begins", "go on": "goes on", "nothing": "is finished"}[event["does"]]
+        self.note("fold", f"{event['fold']} of {event['folds']} {does}; it holds out {event['held_out']:,} rows")
+
+    def _out_of_fold(self, event: Mapping[str, Any]) -> None:
+        self.close()
+        values = "  ".join(f"{name} {value:.4f} ± {event['sd'][name]:.4f}" for name, value in event["mean"].items())
+        self.note("held out", values)
+
     def _complete(self, event: Mapping[str, Any]) -> None:
         self.note("complete", f"{event['run']} has done all its {event['steps']:,} steps; nothing is left to do")
 
@@ -158,7 +179,8 @@ class Console:
         done = f", {event['step']:,} of them done" if event["step"] else ""
         self.note("train", f"{event['total_steps']:,} steps over {event['rows']:,} rows{done}")
         if self._rich is not None and self._level <= LEVELS["info"]:
-            self._open_bar("train", event["total_steps"], event["step"])
+            word = f"fold {event['fold']} of {event['folds']}" if "fold" in event else "train"
+            self._open_bar(word, event["total_steps"], event["step"])
 
     def _step(self, event: Mapping[str, Any]) -> None:
         self._pace.take(event)
@@ -278,6 +300,10 @@ _RENDERERS: dict[str, Callable[[Console, Mapping[str, Any]], None]] = {
     "resume": Console._resume,
     "complete": Console._complete,
     "data": Console._data,
+    "folds": Console._folds,
+    "folds_go_on": Console._folds_go_on,
+    "fold": Console._fold,
+    "out_of_fold": Console._out_of_fold,
     "notice": Console._notice,
     "working": Console._working,
     "recipe": Console._show_recipe,

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from snapfit.cli.console import Console, calm_libraries, write_json_line
-from snapfit.cli.lines import aligned, byte_size, metrics_lines, verdict_lines
+from snapfit.cli.lines import aligned, byte_size, fold_lines, metrics_lines, suspect_lines, verdict_lines
 
 _MOST_LABELS = 20
 
@@ -21,7 +21,8 @@ def inspect(
 ) -> int:
     """Say what PATH is.
 
-    Of a run: its checkpoints, whether each is valid, and what --resume would do; then its bundle.
+    Of a run: its checkpoints, whether each is valid, and what --resume would do; what its folds came to and which
+    labels look wrong; then its bundle.
     Of a bundle: task, labels, pooling, metrics, files, and whether it still gives the answers it was made
     with. Of an encoder: its depth and size, and the learning rate of each part that training would use.
     """
@@ -51,12 +52,26 @@ def _show_run(console: Console, result: Mapping[str, Any]) -> None:
     ]
     console.result("saved", aligned(rows, right=[1, 2]) if rows else "none")
     console.result("resume", result["resume"]["text"])
+    if result["folds"] is not None:
+        _show_folds(console, result)
     if result["verdict"] is not None:
         console.result("verdict", verdict_lines(result["verdict"]))
     if result["bundle"] is None:
         console.result("bundle", "none yet")
     else:
         _show_bundle(console, result["bundle"])
+
+
+def _show_folds(console: Console, result: Mapping[str, Any]) -> None:
+    """How far a cross-validation has come, and what it came to."""
+    folds = result["folds"]
+    if folds["report"] is None:
+        console.result("folds", f"{folds['finished']} of {folds['count']} are finished")
+        return
+    console.result("folds", fold_lines(folds["report"]))
+    if folds["report"]["label_errors"] is not None:
+        file = f"{result['path']}/{folds['suspects_file']}"
+        console.result("suspects", suspect_lines(folds["report"]["label_errors"], folds["suspects"], file))
 
 
 def _show_bundle(console: Console, result: Mapping[str, Any]) -> None:

@@ -6,6 +6,8 @@ from typing import Any
 
 from rich.cells import cell_len
 
+_LONGEST_TEXT = 60
+
 
 def recipe_lines(recipe: Mapping[str, Mapping[str, Any]], reasons: Mapping[str, str], *, every: bool) -> list[str]:
     """The resolved recipe as aligned `key = value  (reason)`: what was settled or given; all with `every`."""
@@ -36,6 +38,40 @@ def metrics_lines(metrics: Mapping[str, Mapping[str, float]]) -> list[str]:
     rows = [("", *names)]
     rows += [(split, *(f"{values[name]:.4f}" for name in names)) for split, values in metrics.items()]
     return aligned(rows, right=range(1, len(names) + 1))
+
+
+def fold_lines(report: Mapping[str, Any]) -> list[str]:
+    """What the folds of a run came to as an aligned table: each one's metrics, their mean and spread."""
+    names = list(report["mean"])
+    rows = [("", "rows", *names)]
+    for one in report["folds"]:
+        rows.append((f"fold {one['fold']}", f"{one['rows']:,}", *(f"{one['metrics'][name]:.4f}" for name in names)))
+    parts = [("mean", report["mean"]), ("sd", report["sd"])]
+    if report["test"] is not None:
+        parts += [(f"test, {what}", report["test"][what]) for what in ("mean", "sd")]
+    rows += [(what, "", *(f"{values[name]:.4f}" for name in names)) for what, values in parts]
+    return aligned(rows, right=range(1, len(names) + 2))
+
+
+def suspect_lines(counts: Mapping[str, Any], suspects: Sequence[Mapping[str, str]], file: str) -> list[str]:
+    """How many labels look wrong, and the likeliest ones as an aligned table.
+
+    counts: `label_errors` of a report. suspects: lines of `file`. Texts are made fit for a terminal.
+    """
+    first = f"{counts['suspected']:,} of {counts['labels']:,} labels look wrong; all of them, likeliest first: {file}"
+    rows = []
+    for one in suspects:
+        label = f"{one['label']} " if "label" in one else ""
+        score = float(one.get("suggested_score") or one["deviations"])
+        row = (f"row {one['row']}", f"{label}{one['given']}", "->", one["suggested"], f"{score:.2f}", one["text"])
+        rows.append([_cut(cell, _LONGEST_TEXT) for cell in row])
+    return [first, *aligned(rows, right=[4])]
+
+
+def _cut(text: str, most: int) -> str:
+    """At most so many characters, without any that would move a terminal's cursor or change its colours."""
+    safe = "".join(character if character.isprintable() else " " for character in text)
+    return safe if len(safe) <= most else f"{safe[: most - 1]}…"
 
 
 def verdict_lines(verdict: Mapping[str, Any]) -> list[str]:

@@ -2,18 +2,21 @@
 
 import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from snapfit.cli.console import Console, calm_libraries, write_json_line
-from snapfit.cli.lines import clock, metrics_lines
+from snapfit.cli.lines import clock, fold_lines, metrics_lines, suspect_lines
 
 if TYPE_CHECKING:
     from snapfit.core.recipe import Recipe
-    from snapfit.ship.pipeline import TrainResult
+    from snapfit.ship.result import TrainResult
 
+
+_SHOWN_SUSPECTS = 5
 
 TrainArgument = Annotated[
     Path | None,
@@ -49,6 +52,14 @@ ContinueFromOption = Annotated[
 ]
 EpochsOption = Annotated[str | None, typer.Option(metavar="N", help="Passes over TRAIN, such as 3 or 0.5.")]
 SeedOption = Annotated[str | None, typer.Option(metavar="N", help="Of head, data order and dropout.")]
+FoldsOption = Annotated[
+    str | None,
+    typer.Option(metavar="K", help="Cross-validate in K folds: each row is scored by a model that has not seen it."),
+]
+FoldBundleOption = Annotated[
+    str | None,
+    typer.Option(metavar="WORD", help="What ships of --folds: refit (on all rows, the default), ensemble or none."),
+]
 RecipeOption = Annotated[Path | None, typer.Option(metavar="FILE", help="Settings in YAML.")]
 OverridesOption = Annotated[
     list[str] | None,
@@ -83,6 +94,8 @@ def train(
     continue_from: ContinueFromOption = None,
     epochs: EpochsOption = None,
     seed: SeedOption = None,
+    folds: FoldsOption = None,
+    fold_bundle: FoldBundleOption = None,
     recipe: RecipeOption = None,
     overrides: OverridesOption = None,
     text: TextOption = None,
@@ -108,6 +121,7 @@ def train(
 
     columns = {"text": text, "pair": pair, "label": label, "task": task, "delimiter": delimiter}
     flags = {"encoder": encoder, "epochs": epochs, "seed": seed, "encoding": encoding, "format": format}
+    flags |= {"folds": folds, "fold_bundle": fold_bundle}
     settings = load_recipe(recipe, overrides=overrides or (), environment=os.environ, **columns, **flags)
     result = run_training(
         settings,
@@ -141,11 +155,13 @@ def run_training(recipe: "Recipe", *, as_json: bool, quiet: bool, **arguments: A
 
 def show_result(console: Console, result: "TrainResult") -> None:
     """Metrics, where the bundle is, what it took, and the command that comes next."""
+    if result.folds is not None:
+        show_folds(console, result.folds, result.run)
     if result.metrics:
         console.result("metrics", metrics_lines(result.metrics))
     else:
         console.result("metrics", "none: no split was held out")
-    console.result("bundle", str(result.bundle))
+    console.result("bundle", str(result.bundle) if result.has_bundle else "none, as asked for")
     if result.already_complete:
         return
     console.note(
@@ -153,13 +169,27 @@ def show_result(console: Console, result: "TrainResult") -> None:
         f"{clock(result.seconds)}, {clock(result.train_seconds)} of it in {result.steps:,} training steps; "
         f"{_what_ships(result)}",
     )
+    if not result.has_bundle:
+        return
     if result.stopped_by is not None:
         console.result("stopped", f"by signal {result.stopped_by}, after step {result.steps:,}; the bundle is whole")
         console.note("next", f"snapfit train --resume {quoted(result.run)}")
     console.note("next", f"snapfit predict {quoted(result.bundle)} --text {sample(result.bundle)}")
 
 
+def show_folds(console: Console, report: Mapping[str, Any], run: Path) -> None:
+    """What the folds of a run came to, and the labels that look wrong."""
+    from snapfit.ship.label_errors import SUSPECTS_FILE, read_suspects
+
+    console.result("folds", fold_lines(report))
+    if report["label_errors"] is not None:
+        suspects = read_suspects(run, _SHOWN_SUSPECTS)
+        console.result("suspects", suspect_lines(report["label_errors"], suspects, str(run / SUSPECTS_FILE)))
+
+
 def _what_ships(result: "TrainResult") -> str:
+    if result.folds is not None and result.folds["bundle"] != "refit":
+        return "what ships is the mean of the folds' models" if result.has_bundle else "nothing ships"
     if result.verdict is None:
         return f"the weights are those of step {result.best_step:,}"
     return f"what ships is: {result.verdict['rows'][result.verdict['chosen']]['name']}"

@@ -92,6 +92,7 @@ class Recipe(BaseModel):
                 "--set data.task=multi, or --set data.delimiter=none",
             )
         self._check_phases()
+        self._check_folds()
         if self.ensemble.rounds:
             self._check_rounds()
 
@@ -123,6 +124,24 @@ class Recipe(BaseModel):
                 f"regularise.dropout_samples is {self.regularise.dropout_samples}, model.pooling is 'native'",
                 "snapfit's own head, for inside transformers' own dropout is drawn once",
                 "--set model.pooling=mean, or --set regularise.dropout_samples=1",
+            )
+
+    def _check_folds(self) -> None:
+        """What can ship of a cross-validation."""
+        folds, wanted = self.train.folds, self.train.fold_bundle
+        if folds is None or wanted != "ensemble":
+            return
+        if folds > MOST_MEMBERS:
+            raise BadInput(
+                f"train.fold_bundle is 'ensemble', train.folds is {folds}",
+                f"at most {MOST_MEMBERS} models in a bundle",
+                f"--folds {MOST_MEMBERS - 1}, or --fold-bundle refit",
+            )
+        if self.ensemble.members or self.ensemble.ema_share or self.ensemble.tail_share:
+            raise BadInput(
+                "train.fold_bundle is 'ensemble' while each fold keeps members or averages (ensemble.*)",
+                "one model of each fold",
+                "--fold-bundle refit, or leave ensemble.members, ema_share and tail_share at 0",
             )
 
     def _check_rounds(self) -> None:

@@ -167,6 +167,10 @@ class ScheduleSection(Section):
     unfreeze_share: Below1 = 0.0  # share after it, over which one layer after the other begins to learn, from the top
 
 
+MOST_FOLDS = 20
+"""Every fold is a whole training; ten are as many as an estimate needs (Kohavi 1995)."""
+
+
 class TrainSection(Section):
     """How long, in which portions, from which seed, and what decides which weights are kept."""
 
@@ -192,6 +196,8 @@ class TrainSection(Section):
     evaluations_per_epoch: AtLeastOne | Auto = "auto"
     threads: AtLeastOne | Auto = "auto"
     max_recoveries: Count = 8  # skipped batches and rollbacks, when numbers go wrong, before the run fails
+    folds: Annotated[int, Field(ge=2, le=MOST_FOLDS)] | None = None  # of a cross-validation; see `ship.folding`
+    fold_bundle: Literal["refit", "ensemble", "none"] = "refit"  # what ships of it: a training on all rows, the folds'
 
     @field_validator("metric")
     @classmethod

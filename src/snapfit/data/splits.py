@@ -1,4 +1,4 @@
-"""The validation split: stratified, repeatable, and never with the same text on both sides.
+"""The validation split, and folds: stratified, repeatable, and never with the same text on both sides.
 
 Rows whose texts are the same but for Unicode form, case and space around them are one group, and a group
 stays together: a text that is in both splits would make the validation figures too good. Groups are drawn
@@ -6,9 +6,10 @@ stratum by stratum, so that every label has its share on both sides.
 """
 
 import hashlib
+import heapq
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from itertools import chain, repeat
 from typing import Any
 
@@ -60,7 +61,7 @@ def held_out_of_large(records: LargeRecords, task: Task, *, fraction: float, see
     _check(records, fraction)
     rows, keys, start = [np.zeros(0, dtype=np.int64)], [np.zeros(0, dtype=np.uint64)], 0
     for texts, pairs in records.text_slabs():
-        found = text_keys(texts, pairs, seed)
+        found = text_keys(texts, pairs, str(seed))
         chosen = np.flatnonzero(found < fraction * _KEY_RANGE)
         rows.append(chosen + start)
         keys.append(found[chosen])
@@ -75,9 +76,102 @@ def held_out_of_large(records: LargeRecords, task: Task, *, fraction: float, see
     return held_out
 
 
-def text_keys(texts: pa.Array, pairs: pa.Array | None, seed: int) -> np.ndarray:
-    """A number for each row, uint64 [n], the same for rows that count as the same, and else as good as random."""
-    salt = str(seed).encode()
+def fold_numbers(records: Records, task: Task, *, folds: int, seed: int) -> np.ndarray:
+    """The fold that holds each row out, int8 [n]: 1 to `folds`, or 0 for a row that no fold holds out.
+
+    records: with labels. folds: at least 2. seed: which groups go where.
+    What counts as the same text is in one fold. Of every stratum (as in `train_valid_split`) each fold has its share
+    to within the stratum's largest group. Whichever fold is held out, every label keeps a row in the others; a row is
+    in no fold where that needs it, such as the only text of a label. Raises BadInput for records without labels, and
+    when there is a fold without rows.
+    """
+    _check_labelled(records)
+    groups = _groups(records)
+    label_rows, label_codes = _labels(records, task)
+    number = _dealt(groups, _strata(groups, label_rows, label_codes), folds=folds, seed=seed)
+    if task != "regression":
+        for fold in range(1, folds + 1):
+            held_out = number == fold
+            before = held_out.copy()
+            _keep_labels_in_training(held_out, groups[label_rows], label_codes)
+            number[before & ~held_out] = 0
+    found: np.ndarray = number[groups]
+    _check_folds(found, records, folds)
+    return found
+
+
+def fold_numbers_of_large(records: LargeRecords, task: Task, *, folds: int, seed: int) -> np.ndarray:
+    """As `fold_numbers`, of a large table: the fold is that of a hash of the text, keyed by the seed.
+
+    Shares of rows and labels hold but for chance. Takes one byte a row. Raises as `fold_numbers` does.
+    """
+    _check_labelled(records)
+
+    def slabs() -> Iterator[np.ndarray]:
+        for texts, pairs in records.text_slabs():
+            yield text_keys(texts, pairs, f"fold {seed}")  # no key of a validation split, which may be drawn of a fold
+
+    high = np.uint64(32)
+    number = np.concatenate([(1 + ((keys >> high) * np.uint64(folds) >> high)).astype(np.int8) for keys in slabs()])
+    lost = np.zeros(0, dtype=np.int64) if task == "regression" else _rows_of_one_fold(records, task, number)
+    if len(lost):
+        columns: tuple[Any, Any] = (records.texts, records.pairs)
+        texts, pairs = (None if column is None else column.take(lost) for column in columns)
+        given_back, start = text_keys(texts, pairs, f"fold {seed}"), 0
+        for keys in slabs():
+            number[start : start + len(keys)][np.isin(keys, given_back)] = 0
+            start += len(keys)
+    _check_folds(number, records, folds)
+    return number
+
+
+def _dealt(groups: np.ndarray, strata: np.ndarray, *, folds: int, seed: int) -> np.ndarray:
+    """The fold of each group, int8 [n_groups], from 1: in random order, stratum by stratum, to whichever fold has the
+    fewest rows of the stratum, and among those the fewest of all.
+    """
+    sizes = np.bincount(groups)
+    keys = np.random.Philox(key=np.array([seed, 1], dtype=np.uint64)).random_raw(len(sizes))
+    order = np.lexsort((keys, strata))
+    number, rows = np.zeros(len(sizes), dtype=np.int8), [0] * folds
+    for part in np.split(order, np.flatnonzero(np.diff(strata[order])) + 1):
+        heap = [(0, total, fold) for fold, total in enumerate(rows)]
+        heapq.heapify(heap)
+        for group, size in zip(part.tolist(), sizes[part].tolist(), strict=True):
+            own, total, fold = heap[0]
+            heapq.heapreplace(heap, (own + size, total + size, fold))
+            number[group] = fold + 1
+        for _, total, fold in heap:
+            rows[fold] = total
+    return number
+
+
+def _rows_of_one_fold(records: LargeRecords, task: Task, number: np.ndarray) -> np.ndarray:
+    """Of each label whose rows are all in one fold, one of these rows, int64, ascending."""
+    every: Any = records.labels
+    home: dict[str, tuple[int, int]] = {}  # label -> (its one fold, or 0 for several; a row of it)
+    for row, labels in enumerate(chain.from_iterable(every.slabs())):
+        fold = int(number[row])
+        for label in (labels,) if task == "single" else labels:
+            if home.setdefault(label, (fold, row))[0] not in (fold, 0):
+                home[label] = (0, row)
+    return np.array(sorted({row for fold, row in home.values() if fold}), dtype=np.int64)
+
+
+def _check_folds(number: np.ndarray, records: Records, folds: int) -> None:
+    empty = np.flatnonzero(np.bincount(number, minlength=folds + 1)[1:] == 0)
+    if len(empty):
+        found = f"{records.source} has {len(records)} rows, of which fold {empty[0] + 1} of {folds} would hold out none"
+        raise BadInput(
+            found, "more different texts than folds, and two for every label", "give fewer --folds, or add rows"
+        )
+
+
+def text_keys(texts: pa.Array, pairs: pa.Array | None, key: str) -> np.ndarray:
+    """A number for each row, uint64 [n], the same for rows that count as the same, and else as good as random.
+
+    key: other numbers for another one; its first 16 bytes count.
+    """
+    salt = key.encode()
     seconds: Iterable[str] = repeat("") if pairs is None else pairs.to_pylist()
     plain = (
         f"{normal_form(a)}\0{normal_form(b)}".encode()
@@ -112,6 +206,10 @@ def _check(records: Records, fraction: float) -> None:
     if not 0.0 < fraction < 1.0:
         found, fix = f"a validation fraction of {fraction}", "--set data.valid_fraction=0.1"
         raise BadInput(found, "more than 0 and less than 1", fix)
+    _check_labelled(records)
+
+
+def _check_labelled(records: Records) -> None:
     if records.labels is None:
         raise BadInput(f"{records.source} has no labels", "a label in every row", "--label NAME")
 

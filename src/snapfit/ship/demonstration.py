@@ -18,9 +18,11 @@ from snapfit.data.records import read_records
 from snapfit.loading import load
 from snapfit.nn.encoder import starter_folder
 from snapfit.runtime.evaluating import evaluate_bundle, examples_of
-from snapfit.ship.pipeline import Listener, TrainResult, train
+from snapfit.ship.pipeline import train
 from snapfit.ship.random_encoder import write_random_encoder
+from snapfit.ship.result import TrainResult
 from snapfit.ship.selfproof import prove_self_contained
+from snapfit.ship.telling import Listener
 
 EPOCHS = 2.0
 QUICK_EPOCHS = 1.0

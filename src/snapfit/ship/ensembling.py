@@ -17,17 +17,10 @@ from snapfit.data.records import read_records
 from snapfit.data.token_cache import cached_token_ids, default_cache_dir
 from snapfit.nn.backend import load_classifier
 from snapfit.runtime.bundle import Bundle
-from snapfit.ship.pipeline import (
-    Listener,
-    TrainResult,
-    announce,
-    carry_out,
-    notifier,
-    tables_again,
-    teller,
-    train,
-)
+from snapfit.ship.pipeline import carry_out, tables_again, train
+from snapfit.ship.result import TrainResult
 from snapfit.ship.run_folder import TABLES, RunFolder, old_run
+from snapfit.ship.telling import Listener, announce, notifier, teller
 from snapfit.training.checkpoint import Checkpoint, newest_valid
 from snapfit.training.identity import check_unchanged, differences
 from snapfit.training.journal import Journal
@@ -101,6 +94,9 @@ def _finished(path: Path) -> tuple[RunFolder, Recipe, Checkpoint]:
             fix = f"finish it: snapfit train --resume {path}"
             raise BadInput(f"{path} is not finished", "a run that is complete", fix)
         recipe = folder.recipe()
+        if recipe.train.folds is not None:
+            fix = "its bundle can hold them all: snapfit train --resume RUN --fold-bundle ensemble"
+            raise BadInput(f"{path} is a cross-validation", "one training that kept members", fix)
         if not keeps_weights(recipe):
             raise BadInput(
                 f"{path} kept no members",

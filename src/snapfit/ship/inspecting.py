@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from snapfit.nn.classifier import Classifier
 
 _PROBE_TOLERANCE = 1e-4
+_SHOWN_SUSPECTS = 5
 
 
 def inspect_path(path: str) -> dict[str, Any]:
@@ -41,8 +42,9 @@ def describe_run(folder: Path) -> dict[str, Any]:
     """A run folder in plain values: its checkpoints, each verified, what resuming would do, and its bundle.
 
     Keys: kind, path, complete, steps (None: unknown), tables, checkpoints [{folder, step, bytes, saved_at, valid, why}]
-    newest first, resume {does, from_step, checkpoint, text}, verdict (None, or what verdict.json holds), bundle (None,
-    or what `describe_bundle` gives).
+    newest first, resume {does, from_step, checkpoint, text}, verdict (None, or what verdict.json holds), folds (None,
+    or {count, finished, report (None, or what folds.json holds), suspects, suspects_file}), bundle (None, or what
+    `describe_bundle` gives).
     Raises BadInput when request.json or the bundle is damaged.
     """
     from snapfit.ship.run_folder import RunFolder
@@ -68,23 +70,46 @@ def describe_run(folder: Path) -> dict[str, Any]:
         for one in unreadable
     ]
     complete = run.result() is not None
+    folds = _folds(folder, run.recipe().train.folds)
     return {
         "kind": "run",
         "path": str(folder),
         "complete": complete,
         "tables": request.tables,
         "checkpoints": checkpoints,
-        "resume": _what_resume_does(folder, complete, checkpoints),
+        "resume": _what_resume_does(folder, complete, checkpoints, folds),
         "verdict": run.verdict(),
+        "folds": folds,
         "bundle": describe_bundle(run.bundle) if (run.bundle / INFO_FILE).exists() else None,
     }
 
 
-def _what_resume_does(folder: Path, complete: bool, checkpoints: list[dict[str, Any]]) -> dict[str, Any]:
+def _folds(folder: Path, count: int | None) -> dict[str, Any] | None:
+    """How far the folds of a run have come, what they came to, and the first labels that look wrong."""
+    from snapfit.ship.fold_report import finished_folds, read_report
+    from snapfit.ship.label_errors import SUSPECTS_FILE, read_suspects
+
+    if count is None:
+        return None
+    return {
+        "count": count,
+        "finished": len(finished_folds(folder, count)),
+        "report": read_report(folder),
+        "suspects": read_suspects(folder, _SHOWN_SUSPECTS),
+        "suspects_file": SUSPECTS_FILE,
+    }
+
+
+def _what_resume_does(
+    folder: Path, complete: bool, checkpoints: list[dict[str, Any]], folds: dict[str, Any] | None
+) -> dict[str, Any]:
     valid = next((one for one in checkpoints if one["valid"]), None)
     outcome: dict[str, Any] = {"from_step": valid and valid["step"], "checkpoint": valid and valid["folder"]}
     if complete:
         return {"does": "nothing", **outcome, "text": "nothing: the run is complete"}
+    if folds is not None and (valid is None or folds["report"] is None):
+        done = f"{folds['finished']} of {folds['count']} folds are finished"
+        return {"does": "go on", **outcome, "text": f"go on, {done}: snapfit train --resume {folder}"}
     if valid is None:
         return {"does": "begin", **outcome, "text": "begin again: there is no valid checkpoint"}
     text = f"go on after step {valid['step']:,}, from {valid['folder']}: snapfit train --resume {folder}"

@@ -1,21 +1,25 @@
 """The main job: a table of labelled texts goes in, a run folder with a bundle comes out; also in several sittings."""
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from snapfit.core.errors import BadInput, Interrupted
 from snapfit.core.interrupts import StopRequest, exit_code
-from snapfit.core.process import SETTLED
 from snapfit.core.recipe import Recipe, chosen_recipe
 from snapfit.runtime.bundle import Bundle
-from snapfit.ship.bundling import versions, write_bundle
+from snapfit.ship.bundling import write_bundle
+from snapfit.ship.folding import CrossValidation, nothing_left
+from snapfit.ship.result import TrainResult
 from snapfit.ship.run_folder import TABLES, RunFolder, new_name, new_run, old_run, placed
+from snapfit.ship.telling import Listener, announce, notifier, tell_of_resuming, teller
 from snapfit.training.checkpoint import Checkpoint, newest_valid
 from snapfit.training.fit import Fitted, fit
+from snapfit.training.fold_tables import undivided
+from snapfit.training.held_out import HeldOut
 from snapfit.training.identity import check_unchanged, differences, setting_weight
 from snapfit.training.journal import Journal
 from snapfit.training.members import Members, keeps_weights
@@ -23,50 +27,6 @@ from snapfit.training.plan import Plan, make_plan
 from snapfit.training.prepare import Notify, Tables, read_tables
 from snapfit.training.saver import Saver
 from snapfit.training.weighing import Beyond
-
-Listener = Callable[[dict[str, Any]], None]
-"""Hears of every journal event as it happens."""
-
-
-@dataclass(frozen=True)
-class TrainResult:
-    """What `train` leaves behind.
-
-    run, bundle: folders. metrics: by split, then by name. recipe: resolved. seconds: of this call;
-    train_seconds: of the loop, in all sittings. stopped_by: the signal that ended it early, or None.
-    resumed_from: the step that this call went on from, or None. already_complete: nothing was left to do.
-    verdict: on what a run that keeps members left, as plain values (see `training.verdict.Verdict`), or None.
-    """
-
-    run: Path
-    bundle: Path
-    metrics: dict[str, dict[str, float]]
-    recipe: Recipe
-    best_step: int
-    steps: int
-    seconds: float
-    train_seconds: float
-    stopped_by: int | None = None
-    resumed_from: int | None = None
-    already_complete: bool = False
-    verdict: dict[str, Any] | None = None
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values, for JSON."""
-        return {
-            "run": str(self.run),
-            "bundle": str(self.bundle),
-            "metrics": self.metrics,
-            "best_step": self.best_step,
-            "steps": self.steps,
-            "seconds": round(self.seconds, 2),
-            "train_seconds": round(self.train_seconds, 2),
-            "stopped_by": self.stopped_by,
-            "resumed_from": self.resumed_from,
-            "already_complete": self.already_complete,
-            "verdict": self.verdict,
-            "recipe": self.recipe.to_dict(),
-        }
 
 
 def train(
@@ -116,15 +76,13 @@ def train(
                 with old_run(Path(resume)) as run:
                     result = _go_on(run, sources, chosen, stop, listener, accept_changes)
             else:
+                _check_fold_bundle(chosen)
                 tables = _read(sources, chosen, listener)
                 path = new_name(table) if out is None and resume is None else Path(str(resume or out))
                 with new_run(path) as run:
                     run.write_request(sources, chosen)
-                    with Journal(run.journal) as journal:
-                        notify = notifier(journal, listener, run)
-                        announce(notify, tables, run.path)
-                        plan = make_plan(tables, chosen, notify=notify, told=teller(listener))
-                        result = carry_out(run, plan, journal, notify, stop, listener=listener)
+                    begin = _begin if chosen.train.folds is None else _cross_validated
+                    result = begin(run, tables, chosen, stop, listener)
         except (KeyboardInterrupt, Interrupted) as error:
             raise Interrupted(str(error) or _cut_short(run), exit_code(stop.signal_number)) from error
     return replace(result, seconds=time.monotonic() - start)
@@ -137,20 +95,20 @@ def _cut_short(run: RunFolder | None) -> str:
     return f"interrupted; go on with: snapfit train --resume {run.path}"
 
 
-def teller(listener: Listener | None) -> Callable[[str], None]:
-    """What tells of work that takes a while, at once and not in the journal: there may be no run yet."""
-
-    def told(text: str) -> None:
-        if listener is not None:
-            listener({"kind": "working", "text": text})
-
-    return told
-
-
 def _read(sources: Mapping[str, Any], recipe: Recipe, listener: Listener | None) -> Tables:
     if sources["train"] is None:
         raise BadInput("no table to train on", "a table", "snapfit train TABLE, or snapfit train --resume RUN")
-    return read_tables(sources["train"], sources["valid"], sources["test"], recipe.data, told=teller(listener))
+    data = recipe.data if recipe.train.folds is None else undivided(recipe.data)
+    return read_tables(sources["train"], sources["valid"], sources["test"], data, told=teller(listener))
+
+
+def _begin(run: RunFolder, tables: Tables, recipe: Recipe, stop: StopRequest, listener: Listener | None) -> TrainResult:
+    """Train from the first step."""
+    with Journal(run.journal) as journal:
+        notify = notifier(journal, listener, run)
+        announce(notify, tables, run.path)
+        plan = make_plan(tables, recipe, notify=notify, told=teller(listener))
+        return carry_out(run, plan, journal, notify, stop, listener=listener)
 
 
 def _go_on(
@@ -165,6 +123,9 @@ def _go_on(
     settled, reasons = run.recipe(), run.reasons()
     stated = {key: value for key, value in placed(asked).stated().items() if value != "auto"}
     recipe = settled.with_values(stated)
+    _check_fold_bundle(recipe)
+    if settled.train.folds is not None:
+        return _folds_go_on(run, sources, recipe, stop, listener, accept)
     changed = {key for key, value in recipe.stated().items() if settled.stated().get(key, value) != value}
     if all(setting_weight(key) == "free" for key in changed) and (done := run.result()) is not None:
         return _complete(run, done, listener)
@@ -187,18 +148,41 @@ def _go_on(
         check_unchanged([one for one in begun if one.weight == "forbidden"], accept=accept, where=str(run.path))
     with Journal(run.journal) as journal:
         notify = notifier(journal, listener, run)
-        notify(
-            "resume",
-            run=str(run.path),
-            step=0 if checkpoint is None else checkpoint.step,
-            checkpoint=None if checkpoint is None else checkpoint.folder.name,
-            skipped=[{"checkpoint": one.folder.name, "why": one.why} for one in skipped],
-            changes=[str(change) for change in changes],
-        )
+        tell_of_resuming(notify, run, checkpoint, skipped, changes=changes)
         announce(notify, tables, run.path)
         for kind, fields in heard:
             notify(kind, **fields)
         return carry_out(run, plan, journal, notify, stop, checkpoint, listener=listener, changed=bool(changes))
+
+
+def _folds_go_on(
+    run: RunFolder,
+    sources: Mapping[str, Any],
+    recipe: Recipe,
+    stop: StopRequest,
+    listener: Listener | None,
+    accept: bool,
+) -> TrainResult:
+    """Go on with a cross-validation, unless it has nothing left to do and what it is to ship is there."""
+    done = run.result()
+    changed = {key for key, value in recipe.stated().items() if run.recipe().stated().get(key, value) != value}
+    if done is not None and nothing_left(done["folds"], recipe, changed):
+        return _complete(run, done, listener)
+    tables = _read(tables_again(run, sources), recipe, listener)
+    return _cross_validated(run, tables, recipe, stop, listener, accept=accept, resumed=True)
+
+
+def _check_fold_bundle(recipe: Recipe) -> None:
+    """What ships of folds is nothing to a single run; no check of a recipe, for a run that goes on has the folds."""
+    if recipe.train.folds is None and recipe.train.fold_bundle != "refit":
+        found = f"train.fold_bundle is {recipe.train.fold_bundle!r}, train.folds is none"
+        raise BadInput(found, "folds of which something ships", "--folds 5, or leave --fold-bundle out")
+
+
+def _cross_validated(
+    run: RunFolder, tables: Tables, recipe: Recipe, stop: StopRequest, listener: Listener | None, **how: bool
+) -> TrainResult:
+    return CrossValidation(run, tables, recipe, carry_out=carry_out, stop=stop, listener=listener, **how).result()
 
 
 def tables_again(run: RunFolder, sources: Mapping[str, Any]) -> dict[str, Any]:
@@ -217,18 +201,7 @@ def _complete(run: RunFolder, values: Mapping[str, Any], listener: Listener | No
     """The result of a run that has nothing left to do."""
     if listener is not None:
         listener({"kind": "complete", "run": str(run.path), "steps": values["steps"]})
-    return TrainResult(
-        run=run.path,
-        bundle=run.bundle,
-        metrics=values["metrics"],
-        recipe=Recipe.from_dict(values["recipe"]),
-        best_step=values["best_step"],
-        steps=values["steps"],
-        seconds=0.0,
-        train_seconds=values["train_seconds"],
-        already_complete=True,
-        verdict=values.get("verdict"),
-    )
+    return TrainResult.of_complete(run.path, run.bundle, values)
 
 
 def carry_out(
@@ -242,11 +215,13 @@ def carry_out(
     listener: Listener | None = None,
     changed: bool = False,
     beyond: Beyond | None = None,
+    held_out: HeldOut | None = None,
+    folds: Mapping[str, Any] | None = None,
 ) -> TrainResult:
     """Train as planned, from a checkpoint where there is one, and write what ships. The arguments are those of `fit`.
 
     changed: whether the checkpoint was made with other settings. beyond: of a finished run that is weighed again,
-    without its root and notify; the run stays as it is until that is done.
+    without its root and notify; the run stays as it is until that is done. folds: what the folds of the run came to.
     """
     start = time.monotonic()
     if beyond is None:
@@ -270,6 +245,7 @@ def carry_out(
                 resume=checkpoint,
                 save_at_once=changed,
                 beyond=replace(beyond or Beyond(), root=run.student, notify=told),
+                held_out=held_out,
             )
     except Interrupted as error:
         if not run.begun:
@@ -284,7 +260,8 @@ def carry_out(
         run.write_settled(plan.recipe, plan.tables)
     if members is not None and fitted.complete:
         members.close(prune=True)
-    return _write_down(run, fitted, plan, journal, notify, stop, checkpoint, seconds=time.monotonic() - start)
+    seconds = time.monotonic() - start
+    return _write_down(run, fitted, plan, journal, notify, stop, checkpoint, seconds=seconds, folds=folds)
 
 
 def _close(saver: Saver, members: Members | None) -> None:
@@ -304,6 +281,7 @@ def _write_down(
     checkpoint: Checkpoint | None,
     *,
     seconds: float,
+    folds: Mapping[str, Any] | None,
 ) -> TrainResult:
     """Write the bundle and the result."""
     write_bundle(run.bundle, fitted, plan.tables)
@@ -322,11 +300,12 @@ def _write_down(
         stopped_by=stop.signal_number,
         resumed_from=None if checkpoint is None else checkpoint.step,
         verdict=verdict,
+        folds=None if folds is None else dict(folds),
     )
     if fitted.complete:
         journal.sync()  # after a power cut nothing may be missing of a run that is called complete
         run.write_result(result.to_dict())
-    notify("end", **{k: v for k, v in result.to_dict().items() if k not in ("recipe", "verdict")})
+    notify("end", **{k: v for k, v in result.to_dict().items() if k not in ("recipe", "verdict", "folds")})
     return result
 
 
@@ -353,31 +332,3 @@ def _started_from(folder: Path, recipe: Recipe) -> Recipe:
                 "leave it out, or start from --encoder instead of --continue-from",
             )
     return recipe.with_values(fixed | {key: value for key, value in lengths.items() if key not in recipe.stated()})
-
-
-def notifier(journal: Journal, listener: Listener | None, run: RunFolder | None = None) -> Notify:
-    """What writes events to a journal and tells the listener; a step of a run makes it worth keeping."""
-
-    def notify(kind: str, **fields: Any) -> None:
-        event = journal.append(kind, **fields)
-        if run is not None:
-            run.begun = run.begun or kind == "step"
-        if listener is not None:
-            listener(event)
-
-    return notify
-
-
-def announce(notify: Notify, tables: Tables, run: Path | None = None) -> None:
-    """Tell what was found in the tables; run: the run's folder, where there is one."""
-    notify(
-        "data",
-        run="" if run is None else str(run),
-        found=tables.columns.found,
-        split=tables.split_note,
-        task=tables.label_set.task,
-        n_labels=tables.label_set.n_outputs,
-        rows={name: len(part) for name, part in tables.splits.items()},
-        versions=versions(),
-        process=dict(SETTLED),
-    )

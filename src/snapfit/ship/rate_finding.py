@@ -10,8 +10,8 @@ from typing import Any
 from snapfit.core.errors import BadInput, Interrupted
 from snapfit.core.interrupts import Stop, StopRequest, exit_code
 from snapfit.core.recipe import Recipe, chosen_recipe, settled
-from snapfit.ship.pipeline import Listener, announce, teller
 from snapfit.ship.rate_plot import check_plot, write_plot
+from snapfit.ship.telling import Listener, announce, teller
 from snapfit.training.assemble import torch_as_wanted
 from snapfit.training.plan import Plan, make_plan
 from snapfit.training.prepare import Notify, read_tables

@@ -6,6 +6,8 @@ checkpoints/    the state of the training                               bundle/ 
 snapshots/      members for an ensemble and averages of weights, where the recipe keeps some
 verdict.json    what was chosen among them, and why             student/        the training of a student of them
 control/        single runs of equal compute, one for each length
+folds/1/ ...    of a cross-validation the folds, each a run's folder; folds.json: what they came to
+out_of_fold.parquet      what each of their models says of the rows it has not seen; label_errors.csv: suspected labels
 result.json     written last, when no step is left to do
 """
 
@@ -170,10 +172,13 @@ class RunFolder:
         """What the complete run came to; None while it is not complete, or when its bundle is damaged."""
         try:
             values = read_json(self.path / "result.json")
-            Bundle.open(self.bundle)
+            if not isinstance(values, dict):
+                return None
+            if values.get("bundle", "") is not None:  # a cross-validation may be asked to make none
+                Bundle.open(self.bundle)
         except SnapfitError:
             return None
-        return values if isinstance(values, dict) else None
+        return values
 
 
 def placed(recipe: Recipe) -> Recipe:

@@ -27,6 +27,7 @@ from snapfit.training.assemble import torch_as_wanted
 from snapfit.training.checkpoint import Checkpoint
 from snapfit.training.driver import Training
 from snapfit.training.evaluation import evaluate
+from snapfit.training.held_out import HeldOut
 from snapfit.training.members import Members
 from snapfit.training.plan import Plan
 from snapfit.training.prepare import Notify
@@ -72,13 +73,14 @@ def fit(
     resume: Checkpoint | None = None,
     save_at_once: bool = False,
     beyond: Beyond | None = None,
+    held_out: HeldOut | None = None,
 ) -> Fitted:
     """Train as planned, and where members were kept let the verdict on them decide what ships.
 
     notify: hears of everything as events (see journal.py). stop: asked after every step and in evaluations; it ends
     the training with the best weights so far. saver: writes checkpoints; without one a run cannot go back when weights
     go wrong. members: keeps weights on the way; its owner closes it. resume: a verified checkpoint of the same training
-    to go on from.
+    to go on from. held_out: what models made alike said of rows that they had not seen; it gives the temperature.
     Raises WorkFailed when numbers go wrong for good or the last state cannot be saved; Interrupted when stopped before
     the first step, or in a hurry, after the state was saved.
     """
@@ -88,7 +90,7 @@ def fit(
         with stop.deferred():
             training.run(save_at_once=save_at_once)
             verdict, complete = _weigh(plan, training, members, notify, stop, beyond or Beyond())
-        return _finish(plan, training, verdict, notify, stop, complete=complete)
+        return _finish(plan, training, verdict, notify, stop, complete=complete, held_out=held_out)
 
 
 def _weigh(
@@ -108,7 +110,14 @@ def _weigh(
 
 
 def _finish(
-    plan: Plan, training: Training, verdict: Verdict | None, notify: Notify, stop: Stop, *, complete: bool
+    plan: Plan,
+    training: Training,
+    verdict: Verdict | None,
+    notify: Notify,
+    stop: Stop,
+    *,
+    complete: bool,
+    held_out: HeldOut | None,
 ) -> Fitted:
     """What ships back in the model, final metrics of the held-out splits, and the model made ready to ship."""
     progress = training.progress
@@ -121,7 +130,9 @@ def _finish(
     if verdict is not None:
         notify("verdict", step=progress.step, **verdict.to_dict())
         model.load_state_dict(dict(verdict.team.weights[0]))
-    metrics = _final_metrics(plan, training, verdict, notify)
+    heat = 1.0 if held_out is None else held_out.temperature(plan.label_set.task)
+    metrics = {} if held_out is None else {"out_of_fold": held_out.metrics}
+    metrics |= _final_metrics(plan, training, verdict, notify, heat=heat)
     training.assembly.release()
     torch.nn.Module.to(model, "cpu")
     others = () if verdict is None else verdict.team.weights[1:]
@@ -146,14 +157,17 @@ def _finish(
         complete=complete,
         train_seconds=progress.seconds,
         verdict=verdict,
-        answer=None if verdict is None else _answer(verdict, others),
+        answer=_answer(verdict, others, held_out, heat=heat),
     )
 
 
 def _final_metrics(
-    plan: Plan, training: Training, verdict: Verdict | None, notify: Notify
+    plan: Plan, training: Training, verdict: Verdict | None, notify: Notify, *, heat: float
 ) -> dict[str, dict[str, float]]:
-    """Metrics of the held-out splits. In float32, whatever the training used: these are what the bundle will answer."""
+    """Metrics of the held-out splits, scores at one more temperature, `heat`.
+
+    In float32, whatever the training used: these are what the bundle will answer.
+    """
     model = training.assembly.model
     metrics: dict[str, dict[str, float]] = {}
     backend, temperature = (None, 1.0) if verdict is None else _backend(training, verdict.team, plan)
@@ -166,7 +180,7 @@ def _final_metrics(
             plan.label_set,
             autocast=nullcontext,
             backend=backend,
-            temperature=temperature,
+            temperature=temperature * heat,
         )
         if result is None:
             raise WorkFailed("an evaluation that nobody stopped has stopped")
@@ -196,15 +210,21 @@ def _backend(training: Training, team: Team, plan: Plan) -> tuple[Backend | None
     )
 
 
-def _answer(verdict: Verdict, others: tuple[Mapping[str, Tensor], ...]) -> Answer:
-    """What the bundle says of its models."""
+def _answer(
+    verdict: Verdict | None, others: tuple[Mapping[str, Tensor], ...], held_out: HeldOut | None, *, heat: float
+) -> Answer | None:
+    """What the bundle says of its models; None for one model as it came. heat: as for `_final_metrics`."""
+    if verdict is None:
+        if held_out is None:
+            return None
+        return Answer(held_out.name, temperature=heat, made_of={"rule": held_out.source})
     team = verdict.team
     return Answer(
         name=verdict.rows[verdict.chosen].name,
         others=others,
         shares=team.shares,
         temperatures=team.temperatures,
-        temperature=team.temperature,
+        temperature=team.temperature * heat,
         made_of=verdict.made_of,
     )
 

@@ -21,7 +21,7 @@ Weight = Literal["free", "acceptable", "forbidden"]
 
 FREE_SECTIONS = ("checkpoint", "log")
 """Their settings change nothing about the weights."""
-FREE_KEYS = frozenset({"train.max_recoveries"})
+FREE_KEYS = frozenset({"train.max_recoveries", "train.fold_bundle"})
 ACCEPTABLE_KEYS = frozenset(
     {
         "train.epochs",

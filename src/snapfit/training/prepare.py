@@ -39,12 +39,25 @@ SplitRecords = dict[str, Records]
 
 
 @dataclass(frozen=True)
+class Drawn:
+    """The table that splits were drawn from, whose token ids are made once for all of them.
+
+    texts: its content hash. rows: of each of these splits, int64.
+    """
+
+    records: Records
+    texts: str
+    rows: Mapping[str, np.ndarray]
+
+
+@dataclass(frozen=True)
 class Tables:
     """The splits' records and what was found about them.
 
     splits: by name. columns: of the training table. label_set: from training labels.
     split_note: how the validation split came about. valid_fraction: share that was held out for it.
     identity: hashes that name data, split and labels. sizes: how large tables are cut.
+    drawn: what splits have token ids in common with, where they do.
     """
 
     splits: SplitRecords
@@ -54,6 +67,7 @@ class Tables:
     valid_fraction: float
     identity: dict[str, Any]
     sizes: PoolSizes = SIZES
+    drawn: Drawn | None = None
 
     @property
     def pair(self) -> bool:
@@ -107,17 +121,20 @@ def read_tables(
     for name, part in splits.items():
         for labels in label_parts(part):
             label_set.encode(labels, where=f"{name} table {part.source}")
-    identity = {
-        name: {
-            "source": part.source,
-            "rows": len(part),
-            "texts": part.content_hash(),
-            "labels": part.label_hash(),
-            **({"pools": f"{sizes.pool_rows}/{sizes.block_rows}"} if isinstance(part, LargeRecords) else {}),
-        }
-        for name, part in splits.items()
-    }
+    identity = {name: split_identity(part, sizes) for name, part in splits.items()}
     return Tables(splits, columns, label_set, note, fraction, identity, sizes)
+
+
+def split_identity(part: Records, sizes: PoolSizes) -> dict[str, Any]:
+    """What names a split: its source, its rows, and hashes of them."""
+    pools = {"pools": f"{sizes.pool_rows}/{sizes.block_rows}"} if isinstance(part, LargeRecords) else {}
+    return {
+        "source": part.source,
+        "rows": len(part),
+        "texts": part.content_hash(),
+        "labels": part.label_hash(),
+        **pools,
+    }
 
 
 def _read(source: object, data: DataSection, sizes: PoolSizes) -> Records:
@@ -241,10 +258,15 @@ def tokenise(
     tokenizer = TextTokenizer.from_bytes(
         files.tokenizer_json, max_tokens=max_tokens, pad_id=files.pad_id, policy=policy
     )
-    tokens = {
-        name: _token_rows(tokenizer, part, content_hash=tables.identity[name]["texts"], seed=seed, sizes=tables.sizes)
-        for name, part in tables.splits.items()
-    }
+    drawn = tables.drawn
+    tokens: dict[str, TokenRows] = {}
+    for name, part in tables.splits.items():
+        if drawn is not None and name in drawn.rows:
+            whole = _token_rows(tokenizer, drawn.records, content_hash=drawn.texts, seed=seed, sizes=tables.sizes)
+            tokens[name] = whole.take(drawn.rows[name])
+        else:
+            texts = tables.identity[name]["texts"]
+            tokens[name] = _token_rows(tokenizer, part, content_hash=texts, seed=seed, sizes=tables.sizes)
     return Tokenised(tokens, tokenizer, files, source)
 
 
