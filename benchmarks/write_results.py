@@ -159,11 +159,11 @@ def check_part() -> list[str]:
 
 
 CHECK_NOTES = (
-    "Real sets, with the starter encoder (which knows no Chinese). Rows that repeat the text of an earlier row of\n"
-    "their split, and how many of them character for character; texts of the training table with different labels;\n"
-    "rows of the other splits with a training text. The rows that were named are those that plain dictionaries count.",
-    'Faults put in on purpose, each in a table of its own, and how many of their rows were named; the column "more"\n'
-    "are rows that were named and are none. Before anything was put in, no finding was an error.",
+    "Real sets, with the starter encoder (which knows no Chinese). Rows that repeat the text of an earlier row of the\n"
+    "split, and how many of them character for character; texts of the training table with different labels; rows of\n"
+    "the other splits with a training text. The rows that were named are those that plain dictionaries count.",
+    "Faults put in on purpose, each in a table of its own, and how many of their rows were named; those under more\n"
+    "were named and are none. Before anything was put in, no finding was an error.",
     "Near-duplicates among short texts made of the standard library's docstrings, one in a hundred of them once more\n"
     "with a few edits; recall over those that are at least 90 % alike.",
     "A whole check of a large file, without near-duplicates and encoder.",

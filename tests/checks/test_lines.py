@@ -129,6 +129,7 @@ def test_a_broken_line_of_another_encoding_is_named(tmp_path: Path) -> None:
         ("t.csv", 'text,"label\na,x\n', "line 1"),
         ("t.json", '[{"text": "a"}, {"text"', "no JSON"),
         ("t.json", '[{"text": "a"} {"text": "b"}]', "comma"),
+        ("t.json", b'[{"text": "a"},\n{"text": "\xff"}]', "line 2: byte 11 of the line is not UTF-8"),
     ],
 )
 def test_what_cannot_be_told_line_by_line_is_refused(

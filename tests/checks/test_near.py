@@ -46,7 +46,8 @@ def search(texts: list[str], pairs: list[str] | None = None, groups: list[int] |
     columns = [
         None if column is None else pa.chunked_array([pa.array(column, pa.large_string())]) for column in (texts, pairs)
     ]
-    return near_texts(*columns, np.array(groups or [0] * len(texts)), **options)  # type: ignore[arg-type]
+    of_each = np.array(groups or [0] * len(texts))
+    return near_texts(*columns, of_each, n_groups=int(of_each.max()) + 1, **options)  # type: ignore[arg-type]
 
 
 def test_planted_ones_are_found_and_all_that_is_found_is_near() -> None:

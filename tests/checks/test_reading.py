@@ -7,12 +7,17 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 import checking
 from snapfit.checks import reading
 from snapfit.checks.reading import Source, slabs
 from snapfit.core.errors import BadInput
 from snapfit.data.large_records import LargeRecords
+from snapfit.data.records import Records, read_records
+
+SAME_FOLDER = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=200)
 
 
 def put(path: Path, text: str) -> str:
@@ -107,3 +112,65 @@ def test_what_stops_any_checking_is_one_error(tmp_path: Path, name: str, text: s
 def test_a_few_bad_rows_of_a_tiny_table_are_no_other_file(tmp_path: Path) -> None:
     split = checking.splits_of(train=put(tmp_path / "t.tsv", "text\tlabel\na\tx\nb\nc\n"))["train"]
     assert (len(split), len(split.unreadable)) == (1, 2)
+
+
+# ---------------------------------------------------------------- damaged files: what training refuses, a check names
+
+BASES = {
+    "t.csv": b'text,label\r\nan ordinary text,x\r\n"a, quoted ""one""",y\r\n\r\n"of two\nlines",x\r\nlast,y',
+    "t.tsv": "text\tlabel\nan ordinary text\tx\n中文\ty\n\nlast\tx\n".encode(),
+    "t.jsonl": b'{"text": "ordinary", "label": "x"}\n\n{"text": "\\u00e9", "label": "y"}\n{"text": "c", "label": "x"}',
+    "t.json": b'[{"text": "an ordinary text", "label": "x"},\n {"text": "b", "label": "y"}]\n',
+}
+NASTY = [
+    b"\xff",
+    b"\0",
+    b'"',
+    b"\n",
+    b"\r",
+    b"\r\n",
+    b",",
+    b"\t",
+    b"{",
+    b"}",
+    b"[",
+    b"]",
+    b"null",
+    b" ",
+    b":",
+]
+NASTY += [b"\xef\xbb\xbf", "é".encode("cp1252"), b"1e999", b"NaN", b""]
+
+
+@SAME_FOLDER
+@given(
+    name=st.sampled_from(sorted(BASES)),
+    edits=st.lists(st.tuples(st.floats(0, 1), st.integers(0, 3), st.sampled_from(NASTY)), max_size=4),
+)
+def test_of_a_damaged_file_all_is_read_or_something_is_told(
+    tmp_path: Path, name: str, edits: list[tuple[float, int, bytes]]
+) -> None:
+    content = BASES[name]
+    for share, cut, piece in edits:
+        at = round(share * len(content))
+        content = content[:at] + piece + content[at + cut :]
+    (tmp_path / name).write_bytes(content)
+    strict: Records | None
+    try:
+        strict = read_records(str(tmp_path / name))
+    except BadInput:
+        strict = None
+    try:
+        split = checking.splits_of(train=str(tmp_path / name))["train"]
+    except BadInput:
+        assert strict is None
+        return
+    if strict is None:
+        assert split.unreadable or split.unusable
+    else:
+        assert not split.unreadable
+        assert not split.unusable
+        assert split.records.texts.equals(strict.texts)
+        assert split.records.labels == strict.labels
+    every = [split.places, *split.unusable.values()]
+    assert len({place.of(row) for place in every for row in range(len(place.rows))}) == split.n_read

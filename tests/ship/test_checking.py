@@ -192,6 +192,24 @@ def test_an_interrupt_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.
     assert sorted(path.name for path in tmp_path.iterdir()) == ["t.tsv"]
 
 
+def test_a_large_table_has_the_same_findings(monkeypatch: pytest.MonkeyPatch, encoder: str) -> None:
+    """Read piece by piece, as beyond a million rows."""
+    rows: list[dict[str, Any]] = [
+        *toys.single_rows(200),
+        {"text": None, "label": "food"},
+        {"text": "", "label": "food"},
+    ]
+    rows += [{"text": f"{row['text']}!", "label": "tools"} for row in rows[:9]]
+    tables = {"valid": toys.single_rows(40, seed=1), "test": [{"text": row["text"]} for row in rows[:5]]}
+    options: dict[str, Any] = {"encoder": encoder, "plan": False}
+    small = snapfit.check(rows, **tables, **options).to_dict()
+    monkeypatch.setattr("snapfit.checks.reading.POOL_ROWS", 30)
+    monkeypatch.setattr("snapfit.checks.reading.SLAB_ROWS", 64)
+    large = snapfit.check(rows, **tables, **options).to_dict()
+    assert [one["text"] for one in large["findings"]] == [one["text"] for one in small["findings"]]
+    assert {**large, "seconds": 0} == {**small, "seconds": 0}
+
+
 # ---------------------------------------------------------------- what is refused before any work
 
 

@@ -76,7 +76,7 @@ def take_sample(train: CheckedSplit, index: Index) -> Sample:
 
 
 def _columns(split: CheckedSplit, rows: np.ndarray) -> list[list[str]]:
-    records: Any = split.records.take(rows) if len(rows) < len(split) else split.records
+    records: Any = split.records.take(rows)
     return [column.to_pylist() for column in (records.texts, records.pairs) if column is not None]
 
 

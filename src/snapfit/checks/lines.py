@@ -16,11 +16,11 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 
+from snapfit.checks.accepts import refusal_of_item, refusal_of_lines
 from snapfit.checks.csv_records import MOST_RECORD, Records, refuse_header
 from snapfit.checks.places import FileRows, Unreadable
 from snapfit.core.errors import BadInput
-from snapfit.data.row_tables import json_lines_table, json_table
-from snapfit.data.text_tables import is_utf8_name, text_tables
+from snapfit.data.text_tables import is_utf8_name
 
 _PIECE_LINES = 4_096
 _BOM = b"\xef\xbb\xbf"
@@ -179,7 +179,11 @@ def _as_they_are(path: Path) -> Iterator[bytes]:
 
 
 def _whole(path: Path, encoding: str) -> str:
-    return b"".join(_lines(path, encoding)).decode("utf-8")
+    bad: dict[int, tuple[str, str]] = {}
+    content = b"".join(readable_lines(path, encoding, bad))
+    for line, (why, fix) in bad.items():
+        raise BadInput(f"{path}, line {line}: {why}", "a JSON array that can be read as a whole", fix)
+    return content.decode("utf-8")
 
 
 def _codec(encoding: str) -> str:
@@ -240,7 +244,7 @@ def _sift_lines(path: Path, kind: str, lines: Iterator[bytes], bad: dict[int, tu
     numbers: list[int] = []
     unreadable: list[Unreadable] = []
     while piece := list(islice(lines, _PIECE_LINES)):
-        wrong = dict(_wrong_lines(piece, number, partial(_refusal, path, kind, header)))
+        wrong = dict(_wrong_lines(piece, number, partial(refusal_of_lines, path, kind, header)))
         for i, line in enumerate(piece, number):
             if not _is_row(line, header, kind):
                 continue
@@ -253,19 +257,6 @@ def _sift_lines(path: Path, kind: str, lines: Iterator[bytes], bad: dict[int, tu
         number += len(piece)
     found = np.array(numbers, dtype=np.int64)
     return FileRows(path, kind, "line", found, found, unreadable)
-
-
-def _refusal(path: Path, kind: str, header: bytes, piece: list[bytes], first: int) -> BadInput | None:
-    """Why reading refuses these lines, or None. first: the number of the first."""
-    try:
-        if kind == "jsonl":
-            json_lines_table(b"".join(piece), str(path), first_line=first)
-        else:
-            for _ in text_tables([(1, header), (first, b"".join(piece))], str(path), kind):
-                """Whatever is wrong with the piece is raised here."""
-    except BadInput as error:
-        return error
-    return None
 
 
 def _wrong_lines(
@@ -295,12 +286,13 @@ def _sift_items(path: Path, encoding: str) -> FileRows:
         raise BadInput(
             f"{path}: no JSON ({error})", "a whole JSON array", "write it again, one object a line"
         ) from error
-    numbers, unreadable = [], []
+    numbers: list[int] = []
+    unreadable: list[Unreadable] = []
     for number, (start, end) in enumerate(places, 1):
-        try:
-            json_table(f"[{text[start:end]}]".encode(), str(path))
+        refusal = refusal_of_item(path, text[start:end])
+        if refusal is None:
             numbers.append(number)
-        except BadInput as error:
-            unreadable.append(_in_words(error, number, number))
+        else:
+            unreadable.append(_in_words(refusal, number, number))
     found = np.array(numbers, dtype=np.int64)
     return FileRows(path, "jsonl", "item", found, found, unreadable)

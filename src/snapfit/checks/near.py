@@ -76,20 +76,21 @@ def near_texts(
     pairs: pa.ChunkedArray | None,
     groups: np.ndarray,
     *,
+    n_groups: int = 1,
     similarity: float = SIMILARITY,
     told: Callable[[str], None] = lambda text: None,
 ) -> NearTexts:
     """For each text a near one in each group, where the search meets one.
 
     texts, pairs: large_string, without nulls; of pairs both texts must be near. groups: of each text, int [n], from 0
-    without gaps, such as its split. similarity: see SIMILARITY; compared are letters and digits in lower case, of texts
-    longer than _COMPARED characters their beginning.
+    to n_groups - 1, such as its split. similarity: see SIMILARITY; compared are letters and digits in lower case, of
+    texts longer than _COMPARED characters their beginning.
     told: hears of each stage. Takes some 600 bytes for each text.
     Raises MissingExtra without rensa and rapidfuzz, BadInput for a similarity out of range.
     """
     need_libraries()
     check_similarity(similarity)
-    search = _Search(_plain(texts), None if pairs is None else _plain(pairs), groups, similarity)
+    search = _Search(_plain(texts), None if pairs is None else _plain(pairs), groups, n_groups, similarity)
     told(f"near-duplicates: signatures of {len(texts):,} texts")
     search.sign()
     for band in range(_BANDS):
@@ -102,13 +103,15 @@ def near_texts(
 class _Search:
     """What is known of the texts while band after band is compared."""
 
-    def __init__(self, texts: pa.Array, pairs: pa.Array | None, groups: np.ndarray, similarity: float) -> None:
+    def __init__(
+        self, texts: pa.Array, pairs: pa.Array | None, groups: np.ndarray, n_groups: int, similarity: float
+    ) -> None:
         self._columns = [texts] if pairs is None else [texts, pairs]
         self._groups, self._least = groups.astype(np.int64), similarity
-        self._n, self._n_groups = len(texts), int(groups.max(initial=0)) + 1
+        self._n = len(texts)
         self._lengths = [pc.utf8_length(column).to_numpy().astype(np.int64) for column in self._columns]
-        self.twins = np.full((self._n, self._n_groups), -1, dtype=np.int64)
-        self.similarity = np.zeros((self._n, self._n_groups), dtype=np.float32)
+        self.twins = np.full((self._n, n_groups), -1, dtype=np.int64)
+        self.similarity = np.zeros((self._n, n_groups), dtype=np.float32)
         self._signatures = np.zeros((0, 0), dtype=np.uint32)
         self._workers = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 

@@ -69,7 +69,9 @@ def find_near_rows(
             texts.append(records.texts)
             pairs.append(records.pairs)
     seconds = None if pairs[0] is None else pa.chunked_array(pairs)
-    found = near.near_texts(pa.chunked_array(texts), seconds, split, similarity=similarity, told=told)
+    found = near.near_texts(
+        pa.chunked_array(texts), seconds, split, n_groups=len(names), similarity=similarity, told=told
+    )
     return NearRows(names, split, np.concatenate(firsts), found, left_out)
 
 
