@@ -12,6 +12,7 @@ import check
 import checkpoint_cost
 import faults
 import imbalance
+import label_errors
 import long_texts
 import memory
 import parity
@@ -82,7 +83,7 @@ def faults_part() -> list[str]:
             table(checkpoint_cost.HEADER, checkpoint_cost.rows(figures)),
             "",
         ]
-    return lines + memory_part() + check_part()
+    return lines + memory_part() + check_part() + label_errors_part()
 
 
 def long_texts_part() -> list[str]:
@@ -103,6 +104,29 @@ def long_texts_part() -> list[str]:
         f"{'; '.join(described)}; load {min(loads):.1f} to {max(loads):.1f}.",
         "",
         table(long_texts.HEADER, rows),
+        "",
+    ]
+
+
+def label_errors_part() -> list[str]:
+    """How many flipped labels are found: lines of docs/results.md."""
+    stored = Results(FOLDER / "label_errors.json")
+    if not stored.runs:
+        return []
+    machines = dict.fromkeys(describe(run["machine"]) for run in stored.runs.values())
+    return [
+        "## Label errors",
+        "",
+        "`python benchmarks/label_errors.py --json benchmarks/results/label_errors.json --check`: 5 % of the labels of",
+        "a training table are flipped, evenly to any other label or to one of the three nearest ones (by TF-IDF); then",
+        "`snapfit train --folds 5 --fold-bundle none`, the starter encoder and the default recipe. k is how many were",
+        "flipped: precision at k is recall at k too. Beside it, that of cleanlab's other two measures of a label.",
+        "Suspected: as many as confident learning estimates to be wrong; how many of these were flipped; how many of",
+        "the flipped are among them; and for how many of those the label suggested is the one they had. "
+        + "; ".join(machines)
+        + ".",
+        "",
+        table(label_errors.HEADER, label_errors.rows_of(stored)),
         "",
     ]
 

@@ -24,13 +24,22 @@ from snapfit.core.calibration import fit_temperature
 from snapfit.core.combining import combine
 from snapfit.core.errors import BadInput, Interrupted
 from snapfit.core.files import read_json, sha256_file
+from snapfit.core.interrupts import StopRequest
 from snapfit.core.metrics import compute_metrics
-from snapfit.core.recipe import load_recipe
+from snapfit.core.recipe import Recipe, load_recipe
+from snapfit.data.batches import PoolSizes
+from snapfit.data.large_records import LargeRecords
 from snapfit.data.records import read_records
 from snapfit.runtime.bundle import Bundle
+from snapfit.ship import label_errors, out_of_fold
 from snapfit.ship.fold_ensemble import NAME
+from snapfit.ship.folding import CrossValidation
 from snapfit.ship.inspecting import describe_run
+from snapfit.ship.pipeline import carry_out
+from snapfit.ship.run_folder import new_run, old_run
+from snapfit.training.fold_tables import undivided
 from snapfit.training.journal import read_journal, settled_events
+from snapfit.training.prepare import read_tables
 
 FOLDS, ROWS = 3, 60
 ALIKE = SETTINGS | {"train__epochs": 2, "train__patience": None}
@@ -61,7 +70,7 @@ def done(complete: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(complete, tmp_path / "moved" / "done"))
 
 
-def out_of_fold(run: Path) -> dict[str, np.ndarray]:
+def scored(run: Path) -> dict[str, np.ndarray]:
     table = pq.read_table(run / "out_of_fold.parquet")
     return {name: np.array(table.column(name).to_pylist()) for name in table.column_names}
 
@@ -92,7 +101,7 @@ def outcome(run: Path) -> dict[str, Any]:
 
 
 def test_each_row_is_scored_by_the_one_model_that_has_not_seen_it(scene: Scene, complete: Path) -> None:
-    records, found = read_records(scene.folder / "train.csv"), out_of_fold(complete)
+    records, found = read_records(scene.folder / "train.csv"), scored(complete)
     assert found["row"].tolist() == list(range(1, ROWS + 1))
     assert found["target"].tolist() == records.labels
     for fold in range(1, FOLDS + 1):
@@ -108,7 +117,7 @@ def test_each_row_is_scored_by_the_one_model_that_has_not_seen_it(scene: Scene, 
 
 def test_a_fold_is_an_ordinary_training_on_the_other_rows(scene: Scene, complete: Path, tmp_path: Path) -> None:
     """Weights are those of a run that was given these rows alone: what is held out had no way in."""
-    found, rows = out_of_fold(complete), toys.single_rows(ROWS)
+    found, rows = scored(complete), toys.single_rows(ROWS)
     settled = load_recipe(complete / "recipe.yaml", environment={}).with_values({"train.folds": None})
     others = [row for row, fold in zip(rows, found["fold"].tolist(), strict=True) if fold != 2]
     alone = snapfit.train(others, out=tmp_path / "alone", recipe=settled)
@@ -151,7 +160,7 @@ def test_a_listener_hears_which_fold_an_event_is_of(scene: Scene, tmp_path: Path
 
 
 def test_metrics_are_those_of_the_scores(scene: Scene, complete: Path) -> None:
-    found, report = out_of_fold(complete), read_json(complete / "folds.json")
+    found, report = scored(complete), read_json(complete / "folds.json")
     names = ("animals", "food", "tools")
     targets = np.array([names.index(label) for label in found["target"]])
     scores = scores_in(found, names)
@@ -173,7 +182,7 @@ def test_metrics_are_those_of_the_scores(scene: Scene, complete: Path) -> None:
 
 
 def test_the_training_on_all_rows_takes_its_temperature_from_them(scene: Scene, complete: Path) -> None:
-    found = out_of_fold(complete)
+    found = scored(complete)
     predictor = snapfit.load(complete / "bundle")
     targets = np.array([predictor.names.index(label) for label in found["target"]])
     expected = fit_temperature(np.log(scores_in(found, predictor.names)), targets, "single")
@@ -189,7 +198,7 @@ def test_the_training_on_all_rows_takes_its_temperature_from_them(scene: Scene, 
 
 
 def test_the_mean_of_the_folds_models(scene: Scene, ensemble: Path) -> None:
-    found = out_of_fold(ensemble)
+    found = scored(ensemble)
     predictor = snapfit.load(ensemble / "bundle")
     info = predictor.bundle.info
     assert info.members is not None
@@ -248,7 +257,7 @@ def test_a_row_whose_label_has_no_other_text_is_in_no_fold(scene: Scene, tmp_pat
     result = snapfit.train(rows, out=tmp_path / "run", **settings)
     assert result.folds is not None
     assert result.folds["left_out"] == 1
-    assert out_of_fold(result.run)["row"].tolist() == list(range(1, 41))
+    assert scored(result.run)["row"].tolist() == list(range(1, 41))
     assert all(one["rows"] in (13, 14) for one in result.folds["folds"])
 
 
@@ -387,6 +396,54 @@ def test_a_fold_whose_bundle_is_damaged_is_trained_again_for_the_mean(ensemble: 
     assert sha256_file(run / "bundle" / "MANIFEST.json")
     for name in ("model.safetensors", "members/1.safetensors", "members/2.safetensors"):
         assert sha256_file(run / "bundle" / name) == sha256_file(ensemble / "bundle" / name)
+
+
+# ---------------------------------------------------------------- large tables
+
+
+def validated(run: Path, recipe: Recipe, *, resumed: bool = False, listener: Any = None) -> dict[str, np.ndarray]:
+    """A cross-validation of a table that counts as large: its folds are of several pools."""
+    sizes = PoolSizes(pool_rows=32, block_rows=8)
+    whole = read_tables(toys.single_rows(150), None, None, undivided(recipe.data), sizes=sizes)
+    assert isinstance(whole.splits["train"], LargeRecords)
+    with (old_run if resumed else new_run)(run) as folder, StopRequest() as stop:
+        if not resumed:
+            folder.write_request({"train": None}, recipe)
+        how = {"carry_out": carry_out, "stop": stop, "listener": listener, "resumed": resumed}
+        CrossValidation(folder, whole, recipe, **how).result()
+    return scored(run)
+
+
+@pytest.mark.parametrize("fraction", ["auto", 0.2])
+def test_a_table_that_is_read_piece_by_piece(
+    scene: Scene, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fraction: Any
+) -> None:
+    monkeypatch.setenv("SNAPFIT_CACHE", str(tmp_path / "cache"))
+    for module in (out_of_fold, label_errors):
+        monkeypatch.setattr(module, "SLAB_ROWS", 30)  # fewer than a pool's rows, as they are of large tables
+    values = OF_FOLDS | {"model__encoder": str(scene.folder / "encoder"), "train__epochs": 1}
+    values |= {"data__valid_fraction": fraction}
+    recipe = Recipe().with_values({key.replace("__", "."): value for key, value in values.items()})
+    found = validated(tmp_path / "run", recipe)
+    assert found["row"].tolist() == list(range(1, 151))
+    assert sorted(set(found["fold"].tolist())) == [1, 2, 3]
+    for fold in (1, 2, 3):
+        splits = read_json(tmp_path / "run" / "folds" / str(fold) / "data.json")["splits"]
+        seen = sum(splits[name]["rows"] for name in ("train", "valid") if name in splits)
+        assert seen == 150 - (found["fold"] == fold).sum()
+        assert ("valid" in splits) == (fraction != "auto")
+        assert "pools" in splits["train"]
+        predictor = snapfit.load(tmp_path / "run" / "folds" / str(fold) / "bundle")
+        rows = np.flatnonzero(found["fold"] == fold)
+        texts = [toys.single_rows(150)[row]["text"] for row in rows.tolist()]
+        np.testing.assert_allclose(scores_in(found, predictor.names)[rows], predictor.scores(texts), atol=1e-5)
+    with pytest.raises((Interrupted, KeyboardInterrupt)):
+        validated(tmp_path / "stopped", recipe, listener=end(at_step(2, 3)))
+    again = validated(tmp_path / "stopped", recipe, resumed=True)
+    for name, column in found.items():
+        assert again[name].tolist() == column.tolist()
+    for name in ("out_of_fold.parquet", "bundle/model.safetensors"):
+        assert sha256_file(tmp_path / "stopped" / name) == sha256_file(tmp_path / "run" / name)
 
 
 # ---------------------------------------------------------------- what is refused

@@ -32,7 +32,8 @@ FAR = 3.5
 """Of a regression: robust standard deviations beyond which a residual is an outlier (Iglewicz and Hoaglin 1993)."""
 LONGEST_TEXT = 200
 """Characters of a text in the file."""
-_SLAB = 4096
+SLAB_ROWS = 4096
+"""Suspects that are written together."""
 _MAD_OF_NORMAL, _MEAN_OF_NORMAL = 0.6745, 0.7979  # of a normal spread: the median and the mean of what is off
 
 Scored = tuple[np.ndarray, np.ndarray, np.ndarray]
@@ -215,13 +216,13 @@ def write_suspects(run: Path, found: LabelErrors, records: Records) -> None:
     """
 
     def part(start: int) -> pa.Table:
-        end = min(start + _SLAB, found.n_suspected)
+        end = min(start + SLAB_ROWS, found.n_suspected)
         table, some = found.table(start, end), records.take(found.rows[start:end])
         table = table.append_column("text", _shortened(some.texts))
         return table if some.pairs is None else table.append_column("text_pair", _shortened(some.pairs))
 
     with open_atomic(run / SUSPECTS_FILE) as file, pa.csv.CSVWriter(pa.PythonFile(file, "w"), part(0).schema) as writer:
-        for start in range(0, found.n_suspected, _SLAB):
+        for start in range(0, found.n_suspected, SLAB_ROWS):
             writer.write_table(part(start))
 
 

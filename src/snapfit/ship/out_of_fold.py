@@ -46,7 +46,7 @@ class Piece:
 
 
 def score_held_out(bundle: Path, records: Records, rows: np.ndarray, path: Path) -> None:
-    """Write what a bundle says of some rows, as logits over its temperature: what it would answer, to the last digit.
+    """Write what a bundle says of some rows: logits over its temperature, of which its scores are made.
 
     records: the whole table. rows: of it, int64, ascending, from 0.
     Raises BadInput for a damaged bundle, WorkFailed when the file cannot be written.

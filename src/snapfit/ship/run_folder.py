@@ -30,6 +30,7 @@ from snapfit.training.prepare import Tables, identity_hash
 KIND, FORMAT = "snapfit run", 1
 _OF_A_VERDICT = {"rows", "chosen", "best_single", "rule", "expected", "expected_single", "notes", "metric", "error"}
 TABLES = ("train", "valid", "test")
+_OF_A_SPLIT = ("rows", "texts", "labels", "pools")  # pools: of a large table
 
 
 @dataclass(frozen=True)
@@ -134,7 +135,8 @@ class RunFolder:
         recipe["model"].pop("encoder")
         try:
             data = {
-                split: {key: one[key] for key in ("rows", "texts", "labels")} for split, one in values["splits"].items()
+                split: {key: one[key] for key in _OF_A_SPLIT if key != "pools" or key in one}
+                for split, one in values["splits"].items()
             }
             return {**now, "recipe": recipe, "data": data, "labels": values["labels"]}
         except (KeyError, TypeError, AttributeError) as error:
