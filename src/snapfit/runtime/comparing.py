@@ -125,7 +125,8 @@ class Comparison:
         gap = np.where(known, np.abs(other.errors) - np.abs(this.errors), 0.0)
         self._first_only += int((gap > 0).sum())
         self._second_only += int((gap < 0).sum())
-        self._same += int((this.answers.chosen == other.answers.chosen).sum())
+        silent = ~this.answers.answered & ~other.answers.answered
+        self._same += int(((this.answers.chosen == other.answers.chosen) | silent).sum())
         pairs = this.answers.chosen[known], other.answers.chosen[known]
         self._between.add(*pairs)
         self._ranks_between.add(*pairs)
