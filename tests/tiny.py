@@ -104,9 +104,15 @@ def save_encoder(folder: Path, model_type: str, *, seed: int = 0, **changes: obj
 
 
 def config_for(
-    model_type: str, pooling: str = "native", *, task: str = "single", n_labels: int = 3, **changes: object
+    model_type: str,
+    pooling: str = "native",
+    *,
+    task: str = "single",
+    n_labels: int = 3,
+    window_pooling: str | None = None,
+    **changes: object,
 ) -> PreTrainedConfig:
-    """The config of a classifier over a tiny encoder, without dropout in its head."""
+    """The config of a classifier over a tiny encoder, without dropout in its head. changes: of the encoder's config."""
     names = [f"label {i}" for i in range(n_labels)]
     return classifier_config(
         encoder_config(model_type, **changes),
@@ -114,6 +120,7 @@ def config_for(
         label_names=names,
         pooling=pooling,
         head_dropout=0.0,
+        window_pooling=window_pooling,  # type: ignore[arg-type]
     )
 
 

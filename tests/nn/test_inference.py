@@ -39,8 +39,7 @@ def batch_of(rows: list[int]) -> Batch:
 
 
 def made(pooling: WindowPooling | None, family: str = "bert", head: str = "mean", *, seed: int = 0) -> Classifier:
-    changes = {} if pooling is None else {"snapfit_window_pooling": pooling}
-    return tiny.classifier(family, head, seed=seed, **changes)
+    return tiny.classifier(family, head, seed=seed, window_pooling=pooling)
 
 
 def one_by_one(model: Classifier, row: int) -> torch.Tensor:
