@@ -138,6 +138,9 @@ def _memory_wrong(plenty: Shortage, short: Shortage, step: int) -> str:
 LONG_WORDS, LONG_BATCH = 480, 48
 """Words of a text, and texts of a step: a step takes some 450 MB."""
 
+_BLOCK_BYTES = 1 << 16
+"""Small enough to come from the heap rather than from a mapping of its own."""
+
 
 def run_real_shortage(folder: Path, *, trials: int, seed: int) -> Shortages:
     """Train on long texts in processes that may take 20 to 250 MB more than they had before the first step.
@@ -177,11 +180,13 @@ def _limited(scene: Scene, run: Path, room_bytes: int | None) -> Shortage:
     heard = Shortage(1000, 0, MemoryError)
     note, log = run.with_suffix(".json"), run.with_suffix(".log")
 
+    held: list[bytearray] = []
+
     def listener(event: dict[str, Any]) -> None:
         heard(event)
         if event["kind"] == "start" and room_bytes is not None:
-            pages = int(Path("/proc/self/statm").read_text(encoding="utf-8").split()[0])
-            resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + room_bytes, before[1]))
+            held.extend(_unused_heap())
+            resource.setrlimit(resource.RLIMIT_AS, (_mapped_bytes() + room_bytes, before[1]))
         elif event["kind"] == "final":  # the steps are over; a loader that gets nothing for a thread ends the process
             resource.setrlimit(resource.RLIMIT_AS, before)
 
@@ -194,3 +199,16 @@ def _limited(scene: Scene, run: Path, room_bytes: int | None) -> Shortage:
         raise RuntimeError(f"ended with {code}: {log.read_text(encoding='utf-8')[-300:]}")
     heard.events = json.loads(note.read_text(encoding="utf-8"))
     return heard
+
+
+def _mapped_bytes() -> int:
+    pages = int(Path("/proc/self/statm").read_text(encoding="utf-8").split()[0])
+    return pages * resource.getpagesize()
+
+
+def _unused_heap() -> list[bytearray]:
+    """What earlier work left mapped and free: blocks small enough to come from the heap, until it has to grow."""
+    held, mapped = [], _mapped_bytes()
+    while _mapped_bytes() == mapped:
+        held.append(bytearray(_BLOCK_BYTES))
+    return held
