@@ -97,6 +97,13 @@ def test_levels_go_by_the_share_of_rows() -> None:
     assert leaks == {("valid", "train"): "warning", ("test", "train"): "error", ("test", "valid"): "warning"}
 
 
+def test_only_what_a_cleaned_copy_leaves_out_is_said_to_be() -> None:
+    rows = [("a", "x"), ("a", "y"), ("b", "x"), ("b", "x")]
+    splits, index = checking.indexed(train=rows, valid=rows)
+    for one in duplicate_findings(splits, index):
+        assert ("--fix" in one.what_to_do) == (one.split == "train" or one.kind == "leak")
+
+
 def test_nothing_is_found_where_nothing_is() -> None:
     splits, index = checking.indexed(train=[("a", "x"), ("b", "y")], valid=[("c", "x")])
     assert list(duplicate_findings(splits, index)) == []
