@@ -185,6 +185,7 @@ def test_rows_that_are_not_whole_lines_cannot_be_left_out(tmp_path: Path) -> Non
         write_without(found, "utf-8", np.array([True, False]), tmp_path / "copy.csv")
 
 
+@settings(deadline=None)
 @given(st.lists(st.dictionaries(st.text(max_size=3), st.text(max_size=5), max_size=2), max_size=5), st.integers(0, 3))
 def test_items_of_an_array_are_where_they_begin_and_end(items: list[dict[str, str]], indent: int) -> None:
     text = json.dumps(items, indent=indent or None)
