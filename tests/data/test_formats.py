@@ -164,10 +164,13 @@ def test_a_folder_is_one_table(tmp_path: Path) -> None:
 def test_folders_that_hold_no_one_table(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="has no tables"):
         read_table(tmp_path)
-    put(tmp_path / "a.jsonl", '{"text": "a", "n": 1}')
-    put(tmp_path / "b.jsonl", '{"text": "a", "n": [1]}')
-    with pytest.raises(BadInput, match="do not fit together"):
+    for name, values in {"a": [1], "b": [[1]]}.items():
+        pa.parquet.write_table(pa.table({"text": ["a"], "n": values}), tmp_path / f"{name}.parquet")
+    with pytest.raises(BadInput, match="the column 'n' holds int64 and list"):
         read_table(tmp_path)
+    put(tmp_path / "b.jsonl", '{"text": "a", "n": [1]}')
+    put(tmp_path / "a.jsonl", '{"text": "a", "n": 1}')
+    assert read_table(tmp_path, format="jsonl")["n"].to_pylist() == ["1", "[1]"]
 
 
 # ---------------------------------------------------------------- errors
@@ -177,9 +180,13 @@ ERRORS = [
     ("t.tsv", "a\n1\n1\t2\n", "line 3 has 2 cells"),
     ("t.csv", 'a,b\n"x\ny",2\n\n3\n', "line 5 has 1 cells"),
     ("t.csv", "a,b\n" + "1\n" * 9, "line 4 has 1 cells.*9 rows"),
-    ("t.csv", 'a,b\n1,2\n"open,2\nx,y\n', "line 3: a cell that begins with a double quote is never closed"),
-    ("t.csv", 'a,b\n"x" y,2\n', "line 2: ',' expected after '\"'"),
-    ("t.csv", 'a,"b', "line 1: a cell that begins"),
+    ("t.csv", 'a,b\n1,2\n"open,2\nx,y\n', "line 3, column 1: a cell that begins with a double quote is never closed"),
+    (
+        "t.csv",
+        'a,b\n"x" y,2\n',
+        "line 2, column 4: more behind the double quote that ends the cell from line 2, column 1 on",
+    ),
+    ("t.csv", 'a,"b', "line 1, column 3: a cell that begins"),
     ("t.csv", "a,b,a\n1,2,3\n", "2 columns named 'a'"),
     ("t.tsv", "a\ta\n1\t2\n", "2 columns named 'a'"),
     ("t.csv", "a,b\n", "a header and no rows"),
@@ -187,8 +194,8 @@ ERRORS = [
     ("t.csv", "", "is empty"),
     ("t.csv", " \r\n\n", "is empty"),
     ("t.csv", b"\xef\xbb\xbf", "is empty"),
-    ("t.tsv", b"a\tb\n1\t\0\n", "line 2: a NUL byte"),
-    ("t.csv", b"a,b\n1,\xff\n", "line 2: byte 6 is not UTF-8"),
+    ("t.tsv", b"a\tb\n1\t\0\n", "line 2, column 3: a NUL byte"),
+    ("t.csv", b"a,b\n1,\xff\n", "line 2, column 3: the byte 0xff is not UTF-8"),
     ("t.csv", "a,b\n電影,x\n".encode("gbk"), "perhaps --encoding gb18030"),
     ("t.csv", "a,b\n1,2\n".encode("utf-16"), "is UTF-16"),
     ("t.csv", b"\x1f\x8b\x08", "is gzip-compressed"),
@@ -196,12 +203,12 @@ ERRORS = [
     ("t.csv.gz", b"\x1f\x8b\x08", "decompress"),
     ("t.txt", "a\tb\n1\t2\n", "--format tsv"),
     ("t.parquet", b"PAR1", "no Parquet file"),
-    ("t.jsonl", '{"a": 1}\n\n{"a": \n', "line 3: no JSON"),
-    ("t.jsonl", '{"a": 1}\n[1]\n', r"line 2: \[1\]"),
-    ("t.jsonl", '{"a": 1, "a": 2}\n', "line 1: a name that occurs twice"),
-    ("t.jsonl", '\n{"a": "\\ud800"}\n', "line 2: half of a surrogate pair in 'a'"),
-    ("t.json", '[{"a": 1}, 2]', "item 2"),
-    ("t.jsonl", "[" * 100_000, "line 1|recursion|no JSON"),
+    ("t.jsonl", '{"a": 1}\n\n{"a": \n', "line 3, column 6: no JSON"),
+    ("t.jsonl", '{"a": 1}\n[1]\n', r"line 2, column 1: a list, \[1\]"),
+    ("t.jsonl", '{"a": 1, "a": 2}\n', "line 1, column 10: the name 'a' twice"),
+    ("t.jsonl", '\n{"a": "\\ud800"}\n', "line 2, column 1: half of a surrogate pair in 'a'"),
+    ("t.json", '[{"a": 1}, 2]', "line 1, column 12: a number, 2"),
+    ("t.jsonl", "[" * 100_000, "line 1, column 2: values in one another"),
 ]
 
 
@@ -227,7 +234,7 @@ def test_wrong_settings(tmp_path: Path) -> None:
         read_table(path, format="tvs")
     with pytest.raises(BadInput, match="the encoding 'latn'"):
         read_table(path, encoding="latn")
-    with pytest.raises(BadInput, match="line 2: byte 5 is not gb18030"):
+    with pytest.raises(BadInput, match="line 2, column 2: what is not gb18030"):
         read_table(put(tmp_path / "u.csv", b"a,b\n1\xff,2\n"), encoding="gb18030")
     with pytest.raises(BadInput, match="given as int"):
         read_table(5)

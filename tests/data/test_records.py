@@ -96,26 +96,26 @@ def test_bare_texts_and_tuples() -> None:
 def test_labels_that_are_not_needed_are_not_looked_at() -> None:
     table = pa.table({"text": ["a", "b"], "label": [None, "x"]})
     assert read_records(table, labels_required=False).labels is None
-    with pytest.raises(BadInput, match="is missing in 1 row: 1"):
+    with pytest.raises(BadInput, match="is missing in row 1"):
         read_records(table, label="label", labels_required=False)
 
 
 ERRORS: list[tuple[dict[str, list[Any]], dict[str, Any], str]] = [
-    ({"text": ["a", None, None], "label": ["x"] * 3}, {}, "'text' is missing in 2 rows: 2, 3"),
-    ({"text": ["a"] * 3, "label": ["x", None, ""]}, {}, "'label' is missing in 1 row: 2"),
-    ({"text": ["a"] * 9, "label": [" "] * 8 + ["x"]}, {}, "is empty in 8 rows: 1, 2, 3, 4, 5, ..."),
-    ({"text": ["a"] * 2, "label": [0.0, float("nan")]}, {}, "'label' is missing in 1 row: 2"),
-    ({"text": ["a"] * 2, "score": [0.5, float("nan")]}, {}, "'score' is missing in 1 row: 2"),
-    ({"text": ["a"] * 2, "score": [0.5, float("inf")]}, {}, "no finite number in 1 row: 2"),
-    ({"text": ["a"] * 2, "score": ["1", "x"]}, {"task": "regression"}, "no finite number in 1 row: 2"),
+    ({"text": ["a", None, None], "label": ["x"] * 3}, {}, "'text' is missing in 2 rows: row 2, row 3"),
+    ({"text": ["a"] * 3, "label": ["x", None, ""]}, {}, "'label' is missing in row 2"),
+    ({"text": ["a"] * 9, "label": [" "] * 8 + ["x"]}, {}, "is empty in 8 rows: row 1, row 2, row 3, row 4, row 5, ..."),
+    ({"text": ["a"] * 2, "label": [0.0, float("nan")]}, {}, "'label' is missing in row 2"),
+    ({"text": ["a"] * 2, "score": [0.5, float("nan")]}, {}, "'score' is missing in row 2"),
+    ({"text": ["a"] * 2, "score": [0.5, float("inf")]}, {}, "no finite number in row 2"),
+    ({"text": ["a"] * 2, "score": ["1", "x"]}, {"task": "regression"}, "no finite number in row 2"),
     ({"text": ["a"] * 2, "label": [True, False]}, {"task": "regression"}, "no finite number in 2 rows"),
     ({"text": ["", ""], "label": ["x", "y"]}, {}, "every text in 'text' is empty"),
     ({"text": [1, 2], "label": ["x", "y"]}, {}, "'text' holds int64"),
-    ({"text": ["a"] * 2, "labels": [["x"], [None]]}, {}, "a label that is missing in 1 row: 2"),
-    ({"text": ["a"] * 2, "labels": [["x"], None]}, {}, "'labels' is missing in 1 row: 2"),
-    ({"text": ["a"] * 2, "labels": [["x"], [" "]]}, {}, "a label that is empty in 1 row: 2"),
-    ({"text": ["a"] * 2, "label": ["x;y", "x;"]}, {"delimiter": ";"}, "a label that is empty in 1 row: 2"),
-    ({"text": ["a"] * 2, "labels": ['["x"]', "[1.5]"]}, {}, "no list of labels in 1 row: 2"),
+    ({"text": ["a"] * 2, "labels": [["x"], [None]]}, {}, "a label that is missing in row 2"),
+    ({"text": ["a"] * 2, "labels": [["x"], None]}, {}, "'labels' is missing in row 2"),
+    ({"text": ["a"] * 2, "labels": [["x"], [" "]]}, {}, "a label that is empty in row 2"),
+    ({"text": ["a"] * 2, "label": ["x;y", "x;"]}, {"delimiter": ";"}, "a label that is empty in row 2"),
+    ({"text": ["a"] * 2, "labels": ['["x"]', "[1.5]"]}, {}, "no list of labels in row 2"),
     ({"text": ["a"] * 2, "label": [{"k": 1}, {"k": 2}]}, {}, "'label' holds struct"),
 ]
 
@@ -133,13 +133,13 @@ def test_a_text_may_be_empty_and_is_counted() -> None:
 
 def test_missing_texts_in_pandas() -> None:
     frame = pd.DataFrame({"text": ["a", None], "label": [1, 2]})
-    with pytest.raises(BadInput, match="the DataFrame given: 'text' is missing in 1 row: 2"):
+    with pytest.raises(BadInput, match="the DataFrame given: 'text' is missing in row 2"):
         read_records(frame)
 
 
 def test_bytes_that_are_not_utf8() -> None:
     bad = pa.array([b"a", b"\xff"]).view(pa.string())
-    with pytest.raises(BadInput, match="not UTF-8"):
+    with pytest.raises(BadInput, match="'text' in row 2 is not UTF-8"):
         read_records(pa.table({"text": bad, "label": ["x", "y"]}))
 
 
