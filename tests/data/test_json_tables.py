@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from malformed.runner import _same as same
+from malformed.case import same
 from snapfit.core.errors import BadInput
 from snapfit.data import table_pieces
 from snapfit.data.formats import read_table

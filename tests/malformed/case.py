@@ -20,6 +20,8 @@ COMMANDS = ("train", "evaluate", "predict")
 Table = dict[str, list[Any]]
 """Cells by column, in the order of the file."""
 Content = bytes | str
+ANY: Any = ...
+"""A cell that may come back as whatever the format of the output has for it."""
 
 TEXTS = ("fresh bread and soup", "a hammer and a saw", "the cat saw an owl", "cheese, rice", "one drill", "a wolf")
 LABELS = ("food", "tools", "animals", "food", "tools", "animals")
@@ -46,6 +48,11 @@ class Case:
     quick: bool = False
     names_file: bool = True
 
+    @property
+    def large(self) -> bool:
+        """Whether its files are too large to be read a line at a time."""
+        return any(word in self.name for word in ("00,0", "characters", "1 MB", "very long", "deeper", "digits"))
+
 
 def read(name: str, file: str, content: Content, table: Table, *, quick: bool = False, **options: Any) -> Case:
     """A file that is read; `refused` among the options says what is refused all the same, by command."""
@@ -68,6 +75,17 @@ def writer(files: Mapping[str, Content]) -> Callable[[Path], None]:
             path.write_bytes(content.encode("utf-8") if isinstance(content, str) else content)
 
     return make
+
+
+def same(cell: Any, back: Any) -> bool:
+    """Equal, and of the same kind: 1 is not True, though Python finds them equal; 1.0 is 1, as in JSON."""
+    if isinstance(cell, dict) and isinstance(back, dict):
+        return cell.keys() == back.keys() and all(same(value, back[key]) for key, value in cell.items())
+    if isinstance(cell, list) and isinstance(back, list):
+        return len(cell) == len(back) and all(map(same, cell, back))
+    if isinstance(cell, bool) or isinstance(back, bool):
+        return cell is back
+    return bool(cell == back) or (cell != cell and back != back)
 
 
 # ---------------------------------------------------------------- tables, and files of them

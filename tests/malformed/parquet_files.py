@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from malformed.case import LABELS, TEXTS, Case, as_csv, as_parquet, read, refuse, sane
+from malformed.case import ANY, LABELS, TEXTS, Case, as_csv, as_parquet, read, refuse, sane
 
 WHOLE = as_parquet(sane(note=[f"note {i}" for i in range(6)]), compression="none")
 BOTH = ("train", "evaluate")
@@ -183,6 +183,6 @@ def _beside() -> Iterator[Case]:
         table = {**sane(), "n": column}
         data = as_parquet(pa.table(table))
         for out in ("csv", "tsv", "jsonl") if name == "date beyond 9999" else ("csv", "tsv", "jsonl", "parquet"):
-            expected = column.to_pylist() if out == "parquet" else [...] * 6
+            expected = column.to_pylist() if out == "parquet" else [ANY] * 6
             made = read(f"parquet to {out}: {name}", "t.parquet", data, {**sane(), "n": expected}, out=out)
             yield made

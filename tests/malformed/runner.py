@@ -23,11 +23,9 @@ import pyarrow.parquet as pq
 
 import toys
 import trained
-from malformed.case import COMMANDS, Case, Table
+from malformed.case import ANY, COMMANDS, Case, Table, same
 from snapfit.cli.app import main
 
-ANY = ...
-"""A cell that may come back as whatever the format of the output has for it."""
 _STEP = ["--epochs", "1", "--set", "train.batch=64", "--set", "data.valid_fraction=0", "--set", "model.pooling=native"]
 _QUICK = [*_STEP, "--set", "train.precision=fp32", "--set", "length.max_tokens=16"]
 _BIDI = set("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
@@ -179,21 +177,11 @@ def _other_cells(table: Table, path: Path) -> Iterator[str]:
     n_rows = len(next(iter(table.values())))
     if len(found["predicted"]) != n_rows or not all(found["predicted"]):
         yield f"{len(found['predicted'])} answers for {n_rows} rows"
+        return
     for name, cells in table.items():
         for i, (cell, back) in enumerate(zip(cells, found[name], strict=True)):
-            if cell is not ANY and not _same(cell, back):
+            if cell is not ANY and not same(cell, back):
                 yield f"row {i + 1} of {name!r:.60} was {cell!r:.200} and is {back!r:.200}"
-
-
-def _same(cell: Any, back: Any) -> bool:
-    """Equal, and of the same kind: 1 is not True, though Python finds them equal; 1.0 is 1, as in JSON."""
-    if isinstance(cell, dict) and isinstance(back, dict):
-        return cell.keys() == back.keys() and all(_same(value, back[key]) for key, value in cell.items())
-    if isinstance(cell, list) and isinstance(back, list):
-        return len(cell) == len(back) and all(map(_same, cell, back))
-    if isinstance(cell, bool) or isinstance(back, bool):
-        return cell is back
-    return bool(cell == back) or (cell != cell and back != back)
 
 
 def read_back(path: Path) -> Table:

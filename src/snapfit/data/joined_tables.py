@@ -58,6 +58,7 @@ class Shape:
         """The common type of two."""
         if pa.types.is_null(one) or pa.types.is_null(other):
             return other if pa.types.is_null(one) else one
+        one, other = (kind.value_type if pa.types.is_dictionary(kind) else kind for kind in (one, other))
         try:
             both = [pa.schema([("value", kind)]) for kind in (one, other)]
             return pa.unify_schemas(both, promote_options="permissive").field("value").type

@@ -73,8 +73,7 @@ def _line_rows(data: bytes, where: str, first_line: int) -> Iterator[Numbered]:
     for number, line in enumerate(text.split("\n"), first_line):
         line = line.removeprefix(_MARK).rstrip(_WHITE)  # files that were put together bring a mark each
         if line:
-            start = _BLANK.match(line).end()  # type: ignore[union-attr]  # it matches nothing, too
-            yield number, parse(line, start, Spot(where, number, line))[0]
+            yield number, parse.plain(line) or parse(line, _skip(line, 0), Spot(where, number, line))[0]
 
 
 def _array_rows(data: bytes, where: str) -> Iterator[Numbered]:
@@ -122,6 +121,17 @@ class _Parser:
         self._decoder = json.JSONDecoder(
             object_pairs_hook=_unique, parse_constant=_no_constant, parse_float=_finite if infinite else None
         )
+        self._scan = self._decoder.scan_once
+
+    def plain(self, text: str) -> dict[str, Any] | None:
+        """The object that a text is, from its first character to its last; None for whatever needs a closer look."""
+        if self._surrogates:
+            return None
+        try:
+            value, end = self._scan(text, 0)
+        except (StopIteration, ValueError, RecursionError, _FaultError):
+            return None
+        return value if end == len(text) and type(value) is dict else None
 
     def __call__(self, text: str, start: int, spot: Spot, *, whole: bool = True) -> tuple[dict[str, Any], int]:
         """The object that begins at `start`, and where it ends; whole: nothing may be behind it."""

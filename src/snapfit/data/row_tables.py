@@ -70,9 +70,7 @@ def checked_text(table: Any, where: str, *, first: int = 0) -> Any:
     except pa.ArrowInvalid as error:
         for name, column in zip(table.schema.names, table.columns, strict=True):
             if (row := _first_invalid(column)) is not None:
-                found = (
-                    f"{where}: {shown(name)} in row {first + row + 1:,} is not UTF-8, or not valid otherwise ({error})"
-                )
+                found = f"{where}: {shown(name)} in row {first + row + 1:,} is not UTF-8, or not valid otherwise"
                 raise BadInput(found, "valid Unicode", "write the table again from its source") from error
         raise
     return table

@@ -17,7 +17,7 @@ from snapfit.data.row_tables import checked_text
 from snapfit.data.text_files import HEAD_BYTES, text_pieces, what_it_is
 from snapfit.data.text_tables import row_lines, text_tables
 
-PIECE_BYTES = 2**24
+PIECE_BYTES = 2**22
 """What is read of a text file at a time."""
 PIECE_ROWS = 65_536
 _DELIMITED = ("csv", "tsv", "tsv-quoted")

@@ -66,7 +66,7 @@ def text_pieces(
             piece, held = b"".join([*held, data[:cut]]), [data[cut:]]
         else:
             held.append(data)
-        if is_blank and not piece.strip():
+        if is_blank and (not piece or piece.isspace()):
             piece, held = b"", [piece, *held]
         is_blank = is_blank and not piece
         if piece:
@@ -96,8 +96,8 @@ def position(data: bytes, place: int, line: int = 1, *, returns: bool = False) -
 def line_ends(data: bytes, place: int, *, returns: bool) -> int:
     """How many lines end before a byte."""
     ends = data.count(b"\n", 0, place)
-    if returns:
-        ends += data.count(b"\r", 0, place) - data.count(b"\r\n", 0, place)
+    if returns and (n_returns := data.count(b"\r", 0, place)):
+        ends += n_returns - data.count(b"\r\n", 0, place)
     return ends
 
 

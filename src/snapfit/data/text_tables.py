@@ -145,7 +145,7 @@ def _unquoted(pieces: Iterable[Piece], where: str) -> Iterator[_Rows]:
         dropped = ends
         if has_returns:
             returns = np.flatnonzero((text[:-1] == _RETURN) & (text[1:] == _LINE_END))
-            dropped = np.sort(np.concatenate([ends, returns]))
+            dropped = np.sort(np.concatenate([ends, returns]), kind="stable")
         yield _rows(text, ends, dropped, partial(_each_a_line, line))
 
 
@@ -273,7 +273,7 @@ def _plain_structure(text: np.ndarray, delimiter: int) -> tuple[np.ndarray, np.n
     if not (opens.all() and closes.all()):
         return None
     dropped = np.concatenate([ends, returns, opening[~doubled], closing])
-    dropped.sort()
+    dropped.sort(kind="stable")  # which merges what is sorted already
     return ends, dropped, n_bytes
 
 

@@ -287,23 +287,36 @@ def _write_jsonl(rows: pa.Table, file: IO[bytes]) -> None:
 def _flat(rows: pa.Table) -> pa.Table:
     """The table with every column that CSV cannot hold turned into text."""
     for i, field in enumerate(rows.schema):
-        if not any(holds(field.type) for holds in _CSV_TYPES):
+        if not any(holds(field.type) for holds in _CSV_TYPES) or _is_beyond_years(rows.column(i)):
             cells = [None if cell is None else _text(cell) for cell in _cells(rows.column(i))]
             rows = rows.set_column(i, field.name, pa.array(cells, pa.string()))
     return rows
+
+
+def _is_beyond_years(column: pa.ChunkedArray) -> bool:
+    """Whether a date has so many years that Arrow would write words in its place."""
+    if not (pa.types.is_date(column.type) or pa.types.is_timestamp(column.type)):
+        return False
+    texts = pc.match_substring(column.cast(pa.large_string()), "out of range")
+    return bool(pc.any(texts).as_py())
 
 
 def _cells(column: pa.ChunkedArray) -> list[Any]:
     """The values of a column; of times that Python cannot hold, such as nanoseconds, their text."""
     if is_json_type(column.type):
         return json_values(column)
-    try:
-        if getattr(column.type, "unit", None) == "ns":  # which pandas could, where it is installed
-            raise ValueError
-        values: list[Any] = column.to_pylist()
-    except (ValueError, OverflowError):
-        values = column.cast(pa.large_string()).to_pylist()
-    return values
+    if getattr(column.type, "unit", None) != "ns":  # which pandas could, where it is installed
+        try:
+            values: list[Any] = column.to_pylist()
+            return values
+        except (ValueError, OverflowError):
+            """Beyond the year 9999."""
+    if pa.types.is_date(column.type) or pa.types.is_timestamp(column.type):
+        zone = "+00:00" if getattr(column.type, "tz", None) else ""
+        times = column.to_numpy().astype(f"M8[{'D' if pa.types.is_date(column.type) else column.type.unit}]")
+        return [None if np.isnat(time) else str(time) + zone for time in times]
+    texts: list[Any] = column.cast(pa.large_string()).to_pylist()
+    return texts
 
 
 def _text(cell: Any) -> str:
