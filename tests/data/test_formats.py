@@ -3,6 +3,9 @@
 import csv
 import io
 import json
+import os
+import shutil
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -226,6 +229,66 @@ def test_files_that_are_not_there(tmp_path: Path) -> None:
         read_table(tmp_path / "trian.csv")
     with pytest.raises(BadInput, match="does not exist"):
         read_table(str(tmp_path / "no" / "such.csv"))
+
+
+def test_what_a_folder_holds_is_read_or_told(tmp_path: Path) -> None:
+    good = "text,label\na,x\n"
+    put(tmp_path / "a.csv", good)
+    for name in ("b.csv.gz", "b.xlsx"):
+        put(tmp_path / name, "x")
+        with pytest.raises(BadInput, match=f"{name} is compressed, or an Excel workbook"):
+            read_table(tmp_path)
+        (tmp_path / name).unlink()
+    (tmp_path / "more").mkdir()
+    put(tmp_path / "more" / "c.csv", good)
+    with pytest.raises(BadInput, match="more is a folder with tables of its own"):
+        read_table(tmp_path)
+    (tmp_path / "more" / "c.csv").rename(tmp_path / "more" / "c.jsonl")
+    put(tmp_path / "c.jsonl.gz", "x")
+    assert read_table(tmp_path, format="csv").num_rows == 1  # others are not meant
+    put(tmp_path / "c.md.gz", "x")
+    (tmp_path / "c.jsonl.gz").unlink()
+    (tmp_path / "more" / "c.jsonl").unlink()
+    assert read_table(tmp_path).num_rows == 1
+    (tmp_path / "b.csv").symlink_to("none.csv")
+    with pytest.raises(BadInput, match=r"b\.csv is no file that can be read: a link to nothing"):
+        read_table(tmp_path)
+
+
+def test_paths_that_the_system_refuses(tmp_path: Path) -> None:
+    (tmp_path / "l.csv").symlink_to("none.csv")
+    (tmp_path / "loop.csv").symlink_to("loop.csv")
+    for name, words in {
+        "l.csv": "is a link to a file that is not there",
+        "loop.csv": "loop.csv",
+        "n" * 300: "cannot be read",
+        "a\0b": "is no path",
+    }.items():
+        with pytest.raises(BadInput, match=words):
+            read_table(tmp_path / name)
+
+
+@pytest.mark.skipif(not hasattr(os, "seteuid"), reason="needs users")
+def test_a_file_that_may_not_be_read() -> None:
+    folder = Path(tempfile.mkdtemp())  # pytest's own is closed to other users
+    folder.chmod(0o755)
+    paths = [put(folder / name, "text,label\na,x\n") for name in ("t.csv", "t.parquet")]
+    closed = folder / "closed"
+    closed.mkdir()
+    for path in (*paths, closed):
+        path.chmod(0)
+    is_root = os.geteuid() == 0
+    try:
+        if is_root:
+            os.seteuid(65534)
+        for path in (*paths, closed, closed / "t.csv"):
+            with pytest.raises(BadInput, match="cannot be read"):
+                read_table(path)
+    finally:
+        if is_root:
+            os.seteuid(0)
+        closed.chmod(0o700)
+        shutil.rmtree(folder)
 
 
 def test_wrong_settings(tmp_path: Path) -> None:
