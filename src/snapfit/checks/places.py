@@ -22,7 +22,6 @@ class FileRows:
 
     first, last: int64 [n], the lines on which each begins and ends, from 1; of Parquet the row, of a JSON array the
     item. word: what they count, "line", "row" or "item". unreadable: what is none.
-    apart: whether every row is whole lines, so that a row can be left out of a copy.
     """
 
     path: Path
@@ -31,7 +30,6 @@ class FileRows:
     first: np.ndarray
     last: np.ndarray
     unreadable: list[Unreadable] = field(default_factory=list)
-    apart: bool = True
 
     def __len__(self) -> int:
         return len(self.first)

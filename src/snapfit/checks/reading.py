@@ -174,7 +174,7 @@ def _sifted(kinds: dict[Path, str], encoding: str, error: BadInput) -> list[File
     """The rows of files that are refused as they are. Raises that error where it is not about a few rows."""
     files = [sift_file(path, kind, encoding) for path, kind in kinds.items()]
     n_bad, n_good = sum(len(one.unreadable) for one in files), sum(map(len, files))
-    if n_bad == 0 or n_good == 0 or (n_bad > _NEVER_BAD and n_bad > n_good) or not all(one.apart for one in files):
+    if n_bad == 0 or n_good == 0 or (n_bad > _NEVER_BAD and n_bad > n_good):
         raise error
     return files
 

@@ -1,5 +1,8 @@
 """The model card: what a bundle's README.md says about it."""
 
+import re
+
+from snapfit.core.errors import visible
 from snapfit.runtime.bundle import BundleInfo
 
 
@@ -14,7 +17,7 @@ def model_card(info: BundleInfo, *, reasons: dict[str, str]) -> str:
         "# Text classifier",
         "",
         f"Task: {kind[labels['task']]}, from {'two texts' if info.pair else 'one text'}. "
-        f"Encoder: `{info.recipe['model']['encoder']}`. Made with snapfit {info.versions.get('snapfit', '')}.",
+        f"Encoder: {_code(info.recipe['model']['encoder'])}. Made with snapfit {info.versions.get('snapfit', '')}.",
         "",
         "## Use",
         "",
@@ -33,7 +36,7 @@ def model_card(info: BundleInfo, *, reasons: dict[str, str]) -> str:
         "",
         "## Labels",
         "",
-        ", ".join(f"`{name}`" for name in labels["names"]),
+        ", ".join(map(_code, labels["names"])),
         "",
         "## How it was made",
         "",
@@ -46,6 +49,13 @@ def model_card(info: BundleInfo, *, reasons: dict[str, str]) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def _code(name: str) -> str:
+    """A name as code in Markdown, whatever is in it."""
+    fence = "`" * (1 + max(map(len, re.findall("`+", name)), default=0))
+    inner = f" {visible(name)} " if name.startswith("`") or name.endswith("`") else visible(name)
+    return f"{fence}{inner}{fence}"
 
 
 def _sample(info: BundleInfo) -> str:
