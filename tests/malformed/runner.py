@@ -2,7 +2,8 @@
 
 What holds for every file and every command: the exit code is 0 or 2; nothing escapes as a traceback; a refusal is one
 error that names the file, says where and what to do, and leaves nothing behind; nothing of the file reaches the
-terminal as a control character; an answer has a row for each row, in their order, with every cell as it was.
+terminal as a control character; an answer has a row for each row, in their order, with every cell as it was. `check`
+reads on behind what training refuses: it refuses only that, or ends with 1 and says what is wrong.
 """
 
 import csv
@@ -50,7 +51,7 @@ def workplace(folder: Path) -> Path:
     return folder
 
 
-def faults(case: Case, folder: Path, places: Path, commands: tuple[str, ...] = COMMANDS) -> list[str]:
+def faults(case: Case, folder: Path, places: Path, commands: tuple[str, ...] = (*COMMANDS, "check")) -> list[str]:
     """What is wrong with how the commands take a case; nothing where all is right.
 
     folder: empty; the case's files are written into it. places: a `workplace`.
@@ -113,6 +114,8 @@ def _arguments(case: Case, command: str, places: Path) -> list[str]:
             flags += [f"--{renamed.get(name, name)}", value]
     if command == "train":
         return ["train", case.source, "--encoder", str(places / "encoder"), "--out", "out", *_QUICK, *flags]
+    if command == "check":
+        return ["check", case.source, "--encoder", str(places / "encoder"), "--no-plan", *flags]
     if command == "predict":
         flags += ["--out", f"out.{_output(case)}"]
     return [command, str(places / "run" / "bundle"), case.source, *flags]
@@ -138,7 +141,13 @@ def _wrong(case: Case, command: str, outcome: Outcome, folder: Path, before: Map
     after = listing(folder)
     if any(after.get(path) != content for path, content in before.items()):
         yield "the input has changed"
-    words = case.refused.get(command)
+    words = case.refused.get("train" if command == "check" else command)
+    if command == "check" and outcome.code == 1:
+        if "error" not in outcome.output:
+            yield "exit code 1 without an error that is told"
+        if after != before:
+            yield f"left behind: {sorted(set(after) - set(before))}"
+        return
     if words is None:
         if outcome.code != 0:
             yield f"exit code {outcome.code}, not 0"

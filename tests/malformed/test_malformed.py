@@ -1,6 +1,6 @@
 """Every malformed file through every command: no traceback, no cell lost or changed, and a clear refusal.
 
-The quick share runs with all tests, the whole corpus with those that are slow.
+The quick share runs with all tests, the whole corpus where `-m long` asks for it.
 """
 
 from collections import Counter
@@ -44,10 +44,10 @@ def test_the_corpus_is_large_and_its_names_differ() -> None:
 
 @pytest.mark.parametrize("case", [case for case in CASES if case.quick], ids=lambda case: case.name)
 def test_quick_share(case: Case, tmp_path: Path, places: Path) -> None:
-    assert runner.faults(case, tmp_path, places, ("evaluate", "predict")) == []
+    assert runner.faults(case, tmp_path, places, ("evaluate", "predict", "check")) == []
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("part", range(N_PARTS))
 def test_whole_corpus(part: int, tmp_path: Path, places: Path) -> None:
     found = []
@@ -65,7 +65,7 @@ def small_pieces(patch: pytest.MonkeyPatch, size: int) -> None:
     patch.setattr(parts, "PART_CHARACTERS", size)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("part", range(N_PARTS))
 def test_whole_corpus_in_pieces(part: int, tmp_path: Path, places: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found = []
@@ -87,7 +87,7 @@ def read_by(case: Case, **options: Any) -> Table | str:
     return {name: json_values(column) if is_json_type(column.type) else column.to_pylist() for name, column in columns}
 
 
-@pytest.mark.parametrize("share", ["quick", pytest.param("whole", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("share", ["quick", pytest.param("whole", marks=pytest.mark.long)])
 def test_both_ways_to_read_give_the_same_cells(share: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for number, case in enumerate(CASES):
         if (case.quick or share == "whole") and "beyond 9999" not in case.name:

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
+from snapfit.core.places import Place
+
 
 @dataclass(frozen=True)
 class Unreadable:
@@ -53,6 +55,14 @@ class Places:
                 return (one.path if one.path.name else None), one.word, int(one.first[number])
             number -= len(one)
         raise IndexError(row)
+
+    def named(self, table: str) -> Place:
+        """The table by that name, whose rows messages tell by their lines."""
+        return Place.of(table, locate=lambda rows: [self._name(row) for row in rows])
+
+    def _name(self, row: int) -> str:
+        path, word, number = self.of(row)
+        return f"{path.name} {word} {number:,}" if path is not None and len(self.files) > 1 else f"{word} {number:,}"
 
     def numbers(self, rows: np.ndarray) -> np.ndarray:
         """The line, item or row number of each of these rows in its file, int64."""
