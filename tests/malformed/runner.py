@@ -142,24 +142,18 @@ def _wrong(case: Case, command: str, outcome: Outcome, folder: Path, before: Map
     if any(after.get(path) != content for path, content in before.items()):
         yield "the input has changed"
     words = case.refused.get("train" if command == "check" else command)
-    if command == "check" and outcome.code == 1:
+    told = command == "check" and outcome.code == 1
+    if (words is not None or told) and after != before:
+        yield f"left behind: {sorted(set(after) - set(before))}"
+    if told:
         if "error" not in outcome.output:
             yield "exit code 1 without an error that is told"
-        if after != before:
-            yield f"left behind: {sorted(set(after) - set(before))}"
-        return
-    if words is None:
-        if outcome.code != 0:
-            yield f"exit code {outcome.code}, not 0"
-        elif command == "predict" and case.table is not None:
-            yield from _other_cells(case.table, folder / f"out.{_output(case)}")
-        return
-    if outcome.code != 2:
-        yield f"exit code {outcome.code}, not 2"
-        return
-    if after != before:
-        yield f"left behind: {sorted(set(after) - set(before))}"
-    yield from _unclear(case, words, outcome.error)
+    elif outcome.code != (0 if words is None else 2):
+        yield f"exit code {outcome.code}, not {0 if words is None else 2}"
+    elif words is not None:
+        yield from _unclear(case, words, outcome.error)
+    elif command == "predict" and case.table is not None:
+        yield from _other_cells(case.table, folder / f"out.{_output(case)}")
 
 
 def _unclear(case: Case, words: Any, error: str) -> Iterator[str]:
