@@ -20,6 +20,7 @@ from typer.core import TyperGroup
 from snapfit.cli.demo import demo
 from snapfit.cli.ensemble import ensemble
 from snapfit.cli.evaluate import evaluate
+from snapfit.cli.explain import explain
 from snapfit.cli.find_lr import find_lr
 from snapfit.cli.inspect import inspect
 from snapfit.cli.predict import predict
@@ -32,6 +33,7 @@ from snapfit.version import __version__
 _EXTRA_OF = {
     **dict.fromkeys(("torch", "transformers", "safetensors", "huggingface_hub"), "train"),
     "matplotlib": "plot",
+    "jinja2": "report",
 }
 _BROKEN_PIPE = 141  # 128 + SIGPIPE, as a shell reports a reader that went away
 
@@ -59,7 +61,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for _command in (train, ensemble, find_lr, evaluate, predict, inspect, demo):
+for _command in (train, ensemble, find_lr, evaluate, predict, explain, inspect, demo):
     app.command()(_command)
 
 

@@ -6,16 +6,19 @@ Elsewhere (a pipe, a file) plain lines are written, never a carriage return.
 import json
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, TextIO
 
 from rich.console import Console as RichConsole
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.text import Text
 
 from snapfit.cli.lines import clock, recipe_lines, verdict_lines
 
 LEVELS = {"debug": 0, "info": 1, "warning": 2, "error": 3}
 _LEFT = 11  # width of the word that begins a line
+_LINES_A_COUNT = 10  # lines that tell of work done piece by piece, evenly spread
 _LINES_A_RUN = 20  # step lines that level "info" shows at most, evenly spread
 
 
@@ -41,7 +44,7 @@ class Console:
         if render is not None:
             render(self, event)
 
-    def note(self, word: str, text: str, *, level: str = "info") -> None:
+    def note(self, word: str, text: str | Text, *, level: str = "info") -> None:
         """A line that begins with a word of its own, if the level is shown."""
         if LEVELS[level] >= self._level:
             style = "yellow" if level == "warning" else "bold cyan"
@@ -52,10 +55,34 @@ class Console:
         for i, line in enumerate(lines):
             self.note(word if i == 0 else "", line, level=level)
 
-    def result(self, word: str, lines: Sequence[str] | str) -> None:
+    def result(self, word: str, lines: Sequence[str | Text] | str | Text) -> None:
         """Lines that are shown whatever the level: what the command was run for."""
-        for i, line in enumerate([lines] if isinstance(lines, str) else lines):
+        for i, line in enumerate([lines] if isinstance(lines, str | Text) else lines):
             self._write(word if i == 0 else "", line, "bold green")
+
+    @property
+    def is_terminal(self) -> bool:
+        """Whether styles are shown."""
+        return self._rich is not None
+
+    @contextmanager
+    def counting(self, word: str, total: int) -> Iterator[Callable[[], None]]:
+        """Gives what to call after each of `total` pieces of work; a bar shows it, a few lines where there is none."""
+        done = 0
+
+        def one_more() -> None:
+            nonlocal done
+            done += 1
+            if self._progress is not None:
+                self._progress.update(self._progress.task_ids[0], completed=done)
+            elif done * _LINES_A_COUNT // total > (done - 1) * _LINES_A_COUNT // total:
+                self.note(word, f"{done:,} of {total:,}")
+
+        self._show_bar(word, total, 0)
+        try:
+            yield one_more
+        finally:
+            self.close()
 
     def close(self) -> None:
         """Take the progress bar away."""
@@ -69,14 +96,25 @@ class Console:
     def __exit__(self, *error: object) -> None:
         self.close()
 
-    def _write(self, word: str, text: str, style: str) -> None:
+    def _show_bar(self, word: str, total: int, done: int) -> None:
+        if self._rich is not None and self._level <= LEVELS["info"]:
+            self._progress = Progress(
+                TextColumn(word.ljust(_LEFT - 1)),
+                BarColumn(bar_width=24),
+                MofNCompleteColumn(),
+                TextColumn("{task.fields[figures]}"),
+                console=self._rich,
+                transient=True,
+            )
+            self._progress.add_task(word, total=total, completed=done, figures="")
+            self._progress.start()
+
+    def _write(self, word: str, text: str | Text, style: str) -> None:
         left = word.ljust(_LEFT)
         if self._rich is None:
             self._stream.write(f"{left}{text}".rstrip() + "\n")
             self._stream.flush()
             return
-        from rich.text import Text
-
         self._rich.print(Text.assemble((left, style), text), soft_wrap=True, highlight=False)
 
     # ---------------------------------------------------------------- events
@@ -134,17 +172,7 @@ class Console:
         self._pace = Pace(total=event["total_steps"], start=event["time"], first=event["step"])
         done = f", {event['step']:,} of them done" if event["step"] else ""
         self.note("train", f"{event['total_steps']:,} steps over {event['rows']:,} rows{done}")
-        if self._rich is not None and self._level <= LEVELS["info"]:
-            self._progress = Progress(
-                TextColumn("train".ljust(_LEFT - 1)),
-                BarColumn(bar_width=24),
-                MofNCompleteColumn(),
-                TextColumn("{task.fields[figures]}"),
-                console=self._rich,
-                transient=True,
-            )
-            self._progress.add_task("train", total=event["total_steps"], completed=event["step"], figures="")
-            self._progress.start()
+        self._show_bar("train", event["total_steps"], event["step"])
 
     def _step(self, event: Mapping[str, Any]) -> None:
         self._pace.take(event)

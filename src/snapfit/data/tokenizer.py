@@ -162,6 +162,20 @@ class TextTokenizer:
         ids = _joined([ids for ids, _, _ in parts], self.id_dtype)
         return TokenIds(ids, offsets, _joined([seconds for _, _, seconds in parts], self.place_dtype))
 
+    def encode_with_offsets(self, texts: Sequence[str]) -> tuple[TokenIds, Any]:
+        """A row as `encode` makes it, and the tokenizers library's account of it, which says where each token is from.
+
+        texts: the one text, or the two of a pair. Raises as `encode` does.
+        """
+        (row,) = self._encode([texts[0] if len(texts) == 1 else tuple(texts)], 0, offsets=True)
+        first, *second = [[text] for text in texts]
+        return self.encode(first, *second), row
+
+    def id_of(self, piece: str) -> int | None:
+        """The id of a piece of the vocabulary; None where there is no such piece."""
+        found: int | None = self._tokenizer.token_to_id(piece)
+        return found
+
     def encode_chunks(self, chunks: Iterable[tuple[int, list[Any]]], *, pair: bool) -> Iterator[EncodedChunk]:
         """As `encode`, piece by piece: nothing but the piece at hand is held.
 
@@ -181,9 +195,10 @@ class TextTokenizer:
                 seconds = lengths - np.fromiter(ones, dtype=np.int64, count=len(rows))
             yield ids, lengths, seconds.astype(self.place_dtype)
 
-    def _encode(self, chunk: list[Any], start: int) -> list[Any]:
+    def _encode(self, chunk: list[Any], start: int, *, offsets: bool = False) -> list[Any]:
+        encode = self._tokenizer.encode_batch if offsets else self._tokenizer.encode_batch_fast
         try:
-            encodings: list[Any] = self._tokenizer.encode_batch_fast(chunk, add_special_tokens=True)
+            encodings: list[Any] = encode(chunk, add_special_tokens=True)
         except (TypeError, UnicodeEncodeError) as error:
             _check_texts(chunk, start)
             raise WorkFailed(f"the tokenizer failed on rows from {start + 1} on: {error}") from error

@@ -9,16 +9,21 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 from transformers import AutoConfig
 
 from snapfit.core.errors import BadInput
+from snapfit.core.log_odds import Explained
 from snapfit.data.batches import Batch
+from snapfit.data.tokenizer import TokenIds
 from snapfit.nn.classifier import Classifier
 from snapfit.nn.ensemble import EnsembleBackend
+from snapfit.nn.integrated_gradients import integrated_gradients, word_embeddings
 from snapfit.nn.member_weights import read_changed, with_changes
 from snapfit.nn.packed_encoder import use_packing
 from snapfit.nn.weights import load_all, read_weights
 from snapfit.runtime.bundle import Bundle, BundleInfo
+from snapfit.runtime.explaining import PathIntegral
 from snapfit.runtime.predictor import Predictor
 
 
@@ -41,13 +46,38 @@ class TorchBackend:
 
     def logits(self, batch: Batch) -> np.ndarray:
         """float32 [rows, n_outputs] for one padded batch."""
+        with self._lock, torch.inference_mode():
+            logits = self._run(batch)
+        array: np.ndarray = logits.float().cpu().numpy()
+        return array
+
+    @property
+    def differentiable(self) -> bool:
+        """Whether `integrated_gradients` can be had: the encoder says which its table of words is."""
+        return word_embeddings([self.model]) is not None
+
+    def integrated_gradients(
+        self, row: TokenIds, baseline: TokenIds, explained: Explained, *, tolerance: float, most_steps: int
+    ) -> PathIntegral:
+        """See `PathBackend`; raises WorkFailed where there is no table of words."""
+        return integrated_gradients(
+            self._run,
+            word_embeddings([self.model]),
+            row,
+            baseline,
+            explained,
+            lock=self._lock,
+            tolerance=tolerance,
+            most_steps=most_steps,
+        )
+
+    def _run(self, batch: Batch) -> Tensor:
+        """Logits [rows, n_outputs], with gradients where they are enabled."""
         ids, mask, types = (
             torch.from_numpy(a).to(self.device) for a in (batch.input_ids, batch.attention_mask, batch.token_type_ids)
         )
-        with self._lock, torch.inference_mode():
-            output = self.model(input_ids=ids, attention_mask=mask, token_type_ids=types)
-        array: np.ndarray = output.logits.float().cpu().numpy()
-        return array
+        logits: Tensor = self.model(input_ids=ids, attention_mask=mask, token_type_ids=types).logits
+        return logits
 
 
 def load_classifiers(bundle: Bundle) -> list[Classifier]:
