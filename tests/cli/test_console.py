@@ -183,3 +183,18 @@ def test_a_terminal_gets_a_live_bar_and_a_dumb_one_lines(monkeypatch: pytest.Mon
         assert ("\x1b[" in written) is live
         assert ("step  " in written) is not live
         assert "here" in written
+
+
+def test_work_that_is_counted_is_told_of_a_few_times() -> None:
+    for total, lines in ((3, 3), (10, 10), (1000, 10)):
+        stream = io.StringIO()
+        with Console(stream) as console, console.counting("explain", total) as one_more:
+            for _ in range(total):
+                one_more()
+        written = stream.getvalue().splitlines()
+        assert len(written) == lines
+        assert written[-1] == f"explain    {total:,} of {total:,}"
+    stream = io.StringIO()
+    with Console(stream, quiet=True) as console, console.counting("explain", 5) as one_more:
+        one_more()
+    assert stream.getvalue() == ""

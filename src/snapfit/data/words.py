@@ -105,6 +105,10 @@ def word_pieces(texts: Sequence[str], spans: Sequence[TokenSpan]) -> list[Piece]
             groups[-1].append(number)
         else:
             groups.append([number])
+    for i in reversed(range(1, len(groups))):  # spaces go with the word behind them, at the end with the one before
+        last, before = spans[groups[i][0]], spans[groups[i - 1][0]]
+        if last.part == before.part and not _is_seen(texts, [spans[number] for number in groups[i]]):
+            groups[i - 1] += groups.pop(i)
     return [_piece(texts, spans, group) for group in groups]
 
 
@@ -151,13 +155,18 @@ def _belongs(texts: Sequence[str], before: Sequence[TokenSpan], span: TokenSpan)
     text, last = texts[span.part], before[-1]
     if last.part != span.part:
         return False
-    if not any(text[one.start : one.end].strip() for one in before):  # nothing to be seen yet, as of a mark for a space
+    if not _is_seen(texts, before):  # as of a mark for a space
         return True
     start, end = _trimmed(text, span)
     reached = max(_trimmed(text, one)[1] for one in before)
     if start == end:  # stands for nothing: with the word where it touches it
         return span.start <= reached and not text[span.start : span.end]
     return start < reached or (start == reached and _is_inside_word(text, start))
+
+
+def _is_seen(texts: Sequence[str], spans: Sequence[TokenSpan]) -> bool:
+    """Whether tokens stand for anything but spaces."""
+    return any(texts[span.part][span.start : span.end].strip() for span in spans)
 
 
 def _is_inside_word(text: str, place: int) -> bool:
