@@ -10,6 +10,7 @@ import snapfit
 from snapfit.core.errors import BadInput, SnapfitError
 from snapfit.core.recipe import Recipe, load_recipe
 from snapfit.loading import load
+from snapfit.runtime.explanations import Explanation
 from snapfit.runtime.predictor import Predictor
 from snapfit.ship.ensembling import ensemble
 from snapfit.ship.pipeline import TrainResult, train
@@ -18,6 +19,7 @@ from snapfit.version import __version__
 
 PUBLIC = {
     "BadInput": BadInput,
+    "Explanation": Explanation,
     "Predictor": Predictor,
     "RangeTest": RangeTest,
     "Recipe": Recipe,

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from snapfit.core.errors import BadInput, SnapfitError
     from snapfit.core.recipe import Recipe, load_recipe
     from snapfit.loading import load
+    from snapfit.runtime.explanations import Explanation
     from snapfit.runtime.predictor import Predictor
     from snapfit.ship.ensembling import ensemble
     from snapfit.ship.pipeline import TrainResult, train
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BadInput",
+    "Explanation",
     "Predictor",
     "RangeTest",
     "Recipe",
@@ -39,6 +41,7 @@ __all__ = [
 
 _HOMES = {
     "BadInput": "snapfit.core.errors",
+    "Explanation": "snapfit.runtime.explanations",
     "Predictor": "snapfit.runtime.predictor",
     "RangeTest": "snapfit.ship.rate_finding",
     "Recipe": "snapfit.core.recipe",

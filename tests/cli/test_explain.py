@@ -41,7 +41,7 @@ def test_a_text_with_its_words_marked(run: Any, workplace: Path, predictor: Any)
     assert outcome.err == ""
     explanation = predictor.explain(TEXT)
     (label,) = explanation.labels
-    answer, why, marked, legend = outcome.out.splitlines()
+    answer, why, marked, marks, legend = outcome.out.splitlines()
     assert answer == f"answer     {explanation.decision}"
     assert f"{label.label}, score {label.score:.4f}: log-odds {label.value:+.2f}" in why
     assert f"with every word masked {label.baseline:+.2f}; the words add {label.value - label.baseline:+.2f}" in why
@@ -50,7 +50,8 @@ def test_a_text_with_its_words_marked(run: Any, workplace: Path, predictor: Any)
         (f"{word.value:+.2f}", word.text) for word in label.words if word in strongest
     ]
     assert re.sub(r"\[[+-]\S+ (\w+)\]", r"\1", marked).strip() == TEXT
-    assert "integrated gradients, with [MASK]" in legend
+    assert marks.startswith("legend     [+0.10 word] added 0.10 to the label's log-odds")
+    assert legend.strip() == "by integrated gradients, with [MASK] for a word that is not there"
 
 
 def test_labels_methods_tokens_and_the_check(run: Any, workplace: Path, predictor: Any) -> None:
@@ -156,7 +157,7 @@ def test_what_would_act_on_a_terminal_is_written_out(run: Any, workplace: Path, 
     assert json.loads(Path("a.jsonl").read_text("utf-8"))["text"] == text
     shown = run("explain", workplace / "single/bundle", "--text", text, "--method", "occlusion").out
     assert not set(shown) & {"\x1b", "\x07", "\u202e", "\r"}
-    assert len(shown.splitlines()) == 4
+    assert len(shown.splitlines()) == 5
 
 
 def on_a_terminal(folder: Path, *arguments: object, **environment: str) -> str:

@@ -50,7 +50,7 @@ class Console:
             style = "yellow" if level == "warning" else "bold cyan"
             self._write(word, text, style)
 
-    def rows(self, word: str, lines: Sequence[str], *, level: str = "info") -> None:
+    def rows(self, word: str, lines: Sequence[str | Text], *, level: str = "info") -> None:
         """Several lines, the word before the first."""
         for i, line in enumerate(lines):
             self.note(word if i == 0 else "", line, level=level)

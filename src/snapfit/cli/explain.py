@@ -34,8 +34,6 @@ if TYPE_CHECKING:
 _FOR, _AGAINST = ("#c6dbef", "#6baed6", "#08519c"), ("#fee6ce", "#fd8d3c", "#a63603")
 """Blue and orange in three strengths: people who see no red, no green or no blue tell these apart."""
 _INK = ("black", "black", "white")
-_LARGE_ERROR = 0.05
-"""An error of integrated gradients that is told: well above the tolerance, which some texts miss by a hair."""
 _LONGEST_UNREAD = 40  # characters of what was not read, to be shown at either end
 
 
@@ -177,20 +175,20 @@ class _Job:
                 console.result("row", f"{number:,}")
             _show(console, explanation, top=self.top)
             if number == len(self.items):
-                console.note("legend", _legend(explanation, styled=console.is_terminal))
+                console.rows("legend", _legend(explanation, styled=console.is_terminal))
 
 
 # ---------------------------------------------------------------- what a person sees
 
 
 def _show(console: Console, explanation: "Explanation", *, top: int) -> None:
-    from snapfit.runtime.explanations import visible
+    from snapfit.runtime.explanations import LARGE_ERROR, visible
 
-    console.result("answer", visible(_in_words(explanation.decision)))
+    console.result("answer", explanation.answer)
     for label in explanation.labels:
         score = "" if explanation.unit == "number" else f", score {label.score:.4f}"
-        value, baseline = (_number(one, explanation) for one in (label.value, label.baseline))
-        added = "" if label.error is None else f"; the words add {_number(label.value - label.baseline, explanation)}"
+        value, baseline = (explanation.number(one) for one in (label.value, label.baseline))
+        added = "" if label.error is None else f"; the words add {explanation.number(label.value - label.baseline)}"
         console.result(
             "why",
             f"{visible(label.label)}{score}: {explanation.unit} {value}, with every word masked {baseline}{added}",
@@ -198,7 +196,7 @@ def _show(console: Console, explanation: "Explanation", *, top: int) -> None:
         console.result("", _marked(explanation, label, top=top, styled=console.is_terminal))
         if label.check is not None:
             console.result("check", _agreement(label.check))
-        if label.error is not None and label.error > _LARGE_ERROR:
+        if label.error is not None and label.error > LARGE_ERROR:
             console.note("notice", f"the values miss what they should add up to by {label.error:.1%}", level="warning")
     for one in explanation.unread:
         console.note("unread", f"{one.end - one.start:,} characters{_of_part(explanation, one.part)}", level="warning")
@@ -224,12 +222,12 @@ def _marked(explanation: "Explanation", label: "LabelExplanation", *, top: int, 
             elif styled:
                 line.append(segment.text, _style(strength[id(segment.word)]))
             elif any(segment.word is word for word in named):
-                line.append(f"[{_number(segment.word.value, explanation)} {segment.text}]")
+                line.append(f"[{explanation.number(segment.word.value)} {segment.text}]")
             else:
                 line.append(segment.text)
         lines.append(line)
     if styled and named:
-        texts = [f"{_number(word.value, explanation)} {visible(word.text or ''.join(word.tokens))}" for word in named]
+        texts = [f"{explanation.number(word.value)} {visible(word.text or ''.join(word.tokens))}" for word in named]
         lines.append(Text("   ".join(texts)))
     return lines
 
@@ -240,14 +238,15 @@ def _style(strength: int) -> str:
     return f"{_INK[abs(strength) - 1]} on {colour} {'bold' if strength > 0 else 'underline'}"
 
 
-def _legend(explanation: "Explanation", *, styled: bool) -> Text:
+def _legend(explanation: "Explanation", *, styled: bool) -> list[str | Text]:
+    """What the marks mean, and where they are from."""
     how = "integrated gradients" if explanation.method == "integrated_gradients" else "taking away one word at a time"
     unit = "the number" if explanation.unit == "number" else "the label's log-odds"
     if styled:
         told = Text.assemble((" added ", _style(3)), f" to {unit}, ", (" took ", _style(-3)), " from it")
     else:
         told = Text(f"[+0.10 word] added 0.10 to {unit}, [-0.10 word] took as much from it")
-    return told.append(f"; by {how}, with {explanation.mask} for a word that is not there")
+    return [told, f"by {how}, with {explanation.mask} for a word that is not there"]
 
 
 def _agreement(check: "Check") -> str:
@@ -255,16 +254,6 @@ def _agreement(check: "Check") -> str:
     if check.agreement is None:
         return f"{other}: too few words to compare"
     return f"{other} ranks the words alike to {check.agreement:.2f} (1: the same, 0: no relation)"
-
-
-def _number(value: float, explanation: "Explanation") -> str:
-    return f"{value:+.3g}" if explanation.unit == "number" else f"{value:+.2f}"
-
-
-def _in_words(decision: Any) -> str:
-    if isinstance(decision, list):
-        return ", ".join(decision) or "no label"
-    return f"{decision:.6g}" if isinstance(decision, float) else str(decision)
 
 
 def _of_part(explanation: "Explanation", part: int) -> str:

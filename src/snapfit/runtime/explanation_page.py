@@ -11,6 +11,7 @@ from typing import Any
 from snapfit.core.errors import MissingExtra
 from snapfit.core.files import write_text_atomic
 from snapfit.runtime.explanations import (
+    LARGE_ERROR,
     Explanation,
     LabelExplanation,
     Segment,
@@ -60,13 +61,8 @@ def _engine() -> Any:
 
 def _text(explanation: Explanation, top: int) -> dict[str, Any]:
     """What the template shows of a text."""
-    decision = explanation.decision
-    if isinstance(decision, list):
-        decision = ", ".join(decision) or "no label"
-    elif isinstance(decision, float):
-        decision = f"{decision:.6g}"
     return {
-        "decision": visible(str(decision)),
+        "answer": explanation.answer,
         "labels": [_label(explanation, label, top) for label in explanation.labels],
         "unread": sum(one.end - one.start for one in explanation.unread),
     }
@@ -76,9 +72,7 @@ def _label(explanation: Explanation, label: LabelExplanation, top: int) -> dict[
     words = label.tokens or label.words
     strength = dict(zip(map(id, words), strengths(words), strict=True))
     checked = {(word.part, word.start): word.value for word in label.check.words} if label.check else {}
-
-    def number(value: float) -> str:
-        return f"{value:+.3g}" if explanation.unit == "number" else f"{value:+.2f}"
+    number = explanation.number
 
     def stretch(segment: Segment) -> dict[str, Any]:
         shown = {"text": segment.text, "unread": segment.unread, "strength": 0, "value": None}
@@ -106,5 +100,5 @@ def _label(explanation: Explanation, label: LabelExplanation, top: int) -> dict[
         ],
         "rows": rows,
         "check": label.check,
-        "error": label.error,
+        "error": label.error if (label.error or 0.0) > LARGE_ERROR else None,
     }

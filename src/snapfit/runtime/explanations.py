@@ -9,6 +9,8 @@ from snapfit.core.scores import Decision
 
 STRENGTHS = (0.15, 0.4, 0.75)
 """Shares of the strongest word's value from which a word is shown as strong as that; below the first it is plain."""
+LARGE_ERROR = 0.05
+"""An error of integrated gradients that is told: well above the tolerance, which some texts miss by a hair."""
 
 
 @dataclass(frozen=True)
@@ -93,6 +95,17 @@ class Explanation:
     def texts(self) -> tuple[str, ...]:
         """The one text, or both of a pair."""
         return (self.text,) if isinstance(self.text, str) else self.text
+
+    @property
+    def answer(self) -> str:
+        """The decision in words, ready to be shown."""
+        if isinstance(self.decision, list):
+            return visible(", ".join(self.decision)) or "no label"
+        return f"{self.decision:.6g}" if isinstance(self.decision, float) else visible(str(self.decision))
+
+    def number(self, value: float) -> str:
+        """A value, with its sign, in as many digits as say something."""
+        return f"{value:+.3g}" if self.unit == "number" else f"{value:+.2f}"
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values: lists, dictionaries, texts and numbers."""
