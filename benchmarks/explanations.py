@@ -29,9 +29,8 @@ SETS = (
     DataSet("sst2-3000", "sst2", "train.tsv", "dev.tsv", rows=3_000, epochs=1),
     replace(BANKING, name="banking77-3000", rows=3_000, epochs=2),
 )
-TEXTS, QUICK_TEXTS = 40, 10
-SCORED = 200
-"""Rows of the test table that the accuracy is told of."""
+PARTS, TEXTS, SCORED = 3, 20, 100
+"""So many processes, one after another, each of which explains so many texts, and answers so many for the accuracy."""
 LEAST_WORDS = 6
 TAKEN = (1, 2, 3)
 DRAWS = 5
@@ -50,15 +49,67 @@ COSTS = [
 Record = dict[str, Any]
 
 
-def run(data_set: DataSet, data: Path, work: Path, count: int) -> Record:
-    """Train and measure, each in a process of its own."""
+def train(data_set: DataSet, data: Path, work: Path) -> dict[str, str]:
+    """Train in a process of its own: where the bundle and the test table are."""
     files = write(data_set, data, work)
     command = [sys.executable, "-m", "snapfit", "train", str(files.train), "--valid", str(files.valid)]
     command += ["--out", str(work / "run"), "--seed", "1", "--epochs", str(data_set.epochs), "--json"]
-    bundle = last_json(command, work)["bundle"]
-    print(f"{data_set.name}: trained", flush=True)
-    asked = json.dumps({"bundle": str(work / bundle), "test": str(files.test), "count": count})
-    return last_json([sys.executable, str(Path(__file__).resolve()), "--measure", asked], work)
+    return {"bundle": str(work / last_json(command, work)["bundle"]), "test": str(files.test)}
+
+
+def measure(bundle: str, test: str, part: int) -> Record:
+    """What comes of a part's texts, which have some words and are drawn by a seed: lists of one entry a text."""
+    import snapfit
+    from snapfit.data.records import read_records
+
+    predictor, records = snapfit.load(bundle), read_records(test)
+    drawn = np.random.default_rng(0).permutation(len(records))
+    every, labels = records.texts.to_pylist(), list(records.labels)
+    scored = drawn[part * SCORED : (part + 1) * SCORED]
+    right = [labels[i] == one for i, one in zip(scored, predictor.predict([every[i] for i in scored]), strict=True)]
+    texts = [every[i] for i in drawn if len(every[i].split()) >= LEAST_WORDS][part * TEXTS : (part + 1) * TEXTS]
+    predictor.explain(texts[0])  # what is done once is not timed
+    rng = np.random.default_rng(part)
+    rows = [of_text(predictor, text, rng) for text in texts]
+    found: Record = {name: [row[name] for row in rows] for name in ("words", "agreement")}
+    for name in ("lost", "changed"):
+        found[name] = {order: [row[name][order] for row in rows] for order in ORDERS}
+    for name in ("cpu", "wall", "passes", "error"):
+        found[name] = {method: [row[name][method] for row in rows] for method in METHODS}
+    return {"right": right, **found, "threads": os.environ.get("OMP_NUM_THREADS", "not set")}
+
+
+def of_text(predictor: Any, text: str, rng: np.random.Generator) -> Record:
+    """All that is measured of a text."""
+    from snapfit.core.log_odds import log_odds
+
+    found: Record = {"cpu": {}, "wall": {}, "passes": {}, "error": {}, "lost": {}, "changed": {}}
+    by_method = {}
+    for method in METHODS:
+        before = time.process_time(), time.perf_counter()
+        explanation = predictor.explain(text, method=method)
+        found["cpu"][method] = time.process_time() - before[0]
+        found["wall"][method] = time.perf_counter() - before[1]
+        found["passes"][method] = explanation.passes
+        (by_method[method],) = explanation.labels
+        found["error"][method] = by_method[method].error
+    words = by_method["occlusion"].words
+    orders = {name: [np.argsort([-word.value for word in label.words])] for name, label in by_method.items()}
+    orders["random"] = [rng.permutation(len(words)) for _ in range(DRAWS)]
+    variants = [without(text, [words[i] for i in order[:n]]) for one in orders.values() for order in one for n in TAKEN]
+    logits = predictor.logits([text, *variants])
+    output = predictor.names.index(by_method["occlusion"].label)
+    odds = log_odds(logits, predictor.task, predictor.bundle.info.temperature)[:, output]
+    losses = (odds[0] - odds[1:]).reshape(-1, len(TAKEN))
+    others = (logits[1:].argmax(axis=1) != logits[0].argmax()).reshape(-1, len(TAKEN))
+    place = 0
+    for name, one in orders.items():
+        found["lost"][name] = losses[place : place + len(one)].mean(axis=0).tolist()
+        found["changed"][name] = others[place : place + len(one)].mean(axis=0).tolist()
+        place += len(one)
+    found["words"] = len(words)
+    found["agreement"] = agreement(*(label.words for label in by_method.values()))
+    return found
 
 
 def without(text: str, words: Sequence[Any]) -> str:
@@ -66,75 +117,6 @@ def without(text: str, words: Sequence[Any]) -> str:
     for word in sorted(words, key=lambda word: -word.start):
         text = text[: word.start] + text[word.end :]
     return " ".join(text.split())
-
-
-def measure(bundle: str, test: str, count: int) -> Record:
-    """All figures of one bundle, on texts of some words, drawn by a seed."""
-    import snapfit
-    from snapfit.core.log_odds import log_odds
-    from snapfit.data.records import read_records
-
-    predictor, records = snapfit.load(bundle), read_records(test)
-    drawn = np.random.default_rng(0).permutation(len(records))
-    every, labels = records.texts.to_pylist(), list(records.labels)
-    answers = predictor.predict([every[i] for i in drawn[:SCORED]])
-    texts = [every[i] for i in drawn if len(every[i].split()) >= LEAST_WORDS][:count]
-    predictor.explain(texts[0])  # what is done once is not timed
-    found = {method: explained(predictor, texts, method) for method in METHODS}
-    lost: dict[str, list[list[float]]] = {name: [] for name in ORDERS}
-    changed: dict[str, list[list[float]]] = {name: [] for name in ORDERS}
-    agreements, rng = [], np.random.default_rng(0)
-    for number, text in enumerate(texts):
-        by_method = {method: found[method]["labels"][number] for method in METHODS}
-        words = by_method["occlusion"].words
-        output = predictor.names.index(by_method["occlusion"].label)
-        orders = {name: [np.argsort([-w.value for w in label.words])] for name, label in by_method.items()}
-        orders["random"] = [rng.permutation(len(words)) for _ in range(DRAWS)]
-        variants = [
-            without(text, [words[i] for i in order[:n]]) for one in orders.values() for order in one for n in TAKEN
-        ]
-        logits = predictor.logits([text, *variants])
-        odds = log_odds(logits, predictor.task, predictor.bundle.info.temperature)[:, output]
-        losses = (odds[0] - odds[1:]).reshape(-1, len(TAKEN))
-        others = (logits[1:].argmax(axis=1) != logits[0].argmax()).reshape(-1, len(TAKEN))
-        place = 0
-        for name, one in orders.items():
-            lost[name].append(losses[place : place + len(one)].mean(axis=0).tolist())
-            changed[name].append(others[place : place + len(one)].mean(axis=0).tolist())
-            place += len(one)
-        agreements.append(agreement(*(label.words for label in by_method.values())))
-    known = [one for one in agreements if one is not None]
-    return {
-        "accuracy": float(np.mean([labels[i] == one for i, one in zip(drawn, answers, strict=False)])),
-        "texts": len(texts),
-        "words": float(np.mean([len(label.words) for label in found["occlusion"]["labels"]])),
-        "lost": {name: np.mean(rows, axis=0).tolist() for name, rows in lost.items()},
-        "changed": {name: np.mean(rows, axis=0).tolist() for name, rows in changed.items()},
-        "agreement": float(np.mean(known)),
-        "methods": {method: found[method]["figures"] for method in METHODS},
-        "threads": os.environ.get("OMP_NUM_THREADS", "not set"),
-    }
-
-
-def explained(predictor: Any, texts: Sequence[str], method: str) -> Record:
-    """The labels that explain each text, and what it took."""
-    labels, passes, cpu, wall = [], [], [], []
-    for text in texts:
-        before = time.process_time(), time.perf_counter()
-        explanation = predictor.explain(text, method=method)
-        cpu.append(time.process_time() - before[0])
-        wall.append(time.perf_counter() - before[1])
-        labels.append(explanation.labels[0])
-        passes.append(explanation.passes)
-    errors = [label.error for label in labels if label.error is not None]
-    figures = {
-        "cpu_ms": 1000 * float(np.mean(cpu)),
-        "wall_ms": 1000 * float(np.mean(wall)),
-        "passes": float(np.mean(passes)),
-        "passes_90": float(np.quantile(passes, 0.9)),
-        "largest_error": max(errors) if errors else None,
-    }
-    return {"labels": labels, "figures": figures}
 
 
 def agreement(one: Sequence[Any], other: Sequence[Any]) -> float | None:
@@ -145,40 +127,59 @@ def agreement(one: Sequence[Any], other: Sequence[Any]) -> float | None:
     return float(spearmanr(*values).statistic) if all(len(set(row)) > 1 for row in values) else None
 
 
+def joined(results: Results) -> dict[str, Record]:
+    """By the set's name, the parts' lists one after another; `runs` are the parts themselves."""
+
+    def chain(values: list[Any]) -> Any:
+        if isinstance(values[0], dict):
+            return {key: chain([value[key] for value in values]) for key in values[0]}
+        return [one for value in values for one in value]
+
+    sets: dict[str, list[Record]] = {}
+    for key, run in results.runs.items():
+        sets.setdefault(key.split(" ")[0], []).append(run)
+    names = ("right", "words", "agreement", "lost", "changed", "cpu", "wall", "passes", "error")
+    return {
+        name: {one: chain([run[one] for run in runs]) for one in names} | {"runs": runs} for name, runs in sets.items()
+    }
+
+
 def summarise(results: Results) -> tuple[list[list[str]], list[list[str]], dict[str, float]]:
     """The table of the deletion test, that of costs, and what limits are held against."""
     deletions, costs, measured = [], [], {}
-    for name, run in results.runs.items():
+    for name, found in joined(results).items():
+        lost = {order: np.array(rows) for order, rows in found["lost"].items()}
         for order, title in ORDERS.items():
-            cells = [f"{value:.2f}" for value in run["lost"][order]]
-            cells += [f"{value:.0%}" for value in run["changed"][order]]
+            error = lost[order].std(axis=0, ddof=1) / len(lost[order]) ** 0.5
+            cells = [f"{mean:.2f} ± {spread:.2f}" for mean, spread in zip(lost[order].mean(axis=0), error, strict=True)]
+            cells += [f"{share:.0%}" for share in np.mean(found["changed"][order], axis=0)]
             deletions.append([name, title, *cells])
-        for method, found in run["methods"].items():
-            error = found["largest_error"]
-            costs.append(
-                [
-                    *(name, ORDERS[method], f"{run['words']:.1f}"),
-                    *(f"{found['cpu_ms']:.0f}", f"{found['wall_ms']:.0f}"),
-                    *(f"{found['passes']:.0f}", f"{found['passes_90']:.0f}"),
-                    *("" if error is None else f"{error:.2%}", f"{run['agreement']:.2f}"),
-                ]
-            )
-            lost = run["lost"][method][-1]
-            measured[f"{name} {method} over random"] = lost / run["lost"]["random"][-1]
-            if error is not None:
-                measured[f"{name} error"] = error
-        measured[f"{name} agreement"] = run["agreement"]
+        agreed = float(np.mean([one for one in found["agreement"] if one is not None]))
+        for method in METHODS:
+            errors = [one for one in found["error"][method] if one is not None]
+            cells = [f"{1000 * np.mean(found[clock][method]):.0f}" for clock in ("cpu", "wall")]
+            cells += [f"{np.mean(found['passes'][method]):.0f}", f"{np.quantile(found['passes'][method], 0.9):.0f}"]
+            cells += [f"{max(errors):.2%}" if errors else "", f"{agreed:.2f}"]
+            costs.append([name, ORDERS[method], f"{np.mean(found['words']):.1f}", *cells])
+            measured[f"{name} {method} over random"] = lost[method][:, -1].mean() / lost["random"][:, -1].mean()
+            if errors:
+                measured[f"{name} error"] = max(errors)
+        measured[f"{name} agreement"] = agreed
     return deletions, costs, measured
 
 
 def page(results: Results) -> str:
     """The tables of docs/explanations.md, and what they were measured on."""
     deletions, costs, _ = summarise(results)
-    about = [
-        f"- {name}: accuracy {run['accuracy']:.3f}, {run['texts']} texts, {run['threads']} thread, "
-        f"{processor_of(run['machine'])}, load {run['machine']['load']}, {run['date']}"
-        for name, run in results.runs.items()
-    ]
+    about = []
+    for name, found in joined(results).items():
+        machines = [run["machine"] for run in found["runs"]]
+        loads = [machine["load"] for machine in machines]
+        about.append(
+            f"- {name}: {np.mean(found['right']):.0%} of {len(found['right'])} test rows right; "
+            f"{len(found['words'])} texts explained; threads: {found['runs'][0]['threads']}; "
+            f"{processor_of(machines[0])}, load {min(loads):.1f} to {max(loads):.1f}; {found['runs'][0]['date']}"
+        )
     return "\n".join([table(HEADER, deletions), "", table(COSTS, costs), "", *about])
 
 
@@ -196,11 +197,14 @@ def main() -> None:
         sys.exit(f"{arguments.data} is absent; --data names another place")
     results = Results(arguments.json)
     for data_set in SETS[:1] if arguments.quick else SETS:
-        if data_set.name in results.runs:
-            continue
+        missing = [i for i in range(1 if arguments.quick else PARTS) if f"{data_set.name} {i}" not in results.runs]
         with tempfile.TemporaryDirectory() as work:
-            count = QUICK_TEXTS if arguments.quick else TEXTS
-            results.add(data_set.name, run(data_set, arguments.data, Path(work), count))
+            places = train(data_set, arguments.data, Path(work)) if missing else {}
+            for part in missing:
+                asked = json.dumps({**places, "part": part})
+                command = [sys.executable, str(Path(__file__).resolve()), "--measure", asked]
+                results.add(f"{data_set.name} {part}", last_json(command, Path(work)))
+                print(f"{data_set.name}: part {part + 1} of {PARTS}", flush=True)
     print(f"\nmachine: {machine()}\n\n{page(results)}")
     if arguments.check:
         missed = check_floors("explanations", summarise(results)[2])

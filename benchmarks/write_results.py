@@ -1,4 +1,5 @@
-"""Writes docs/results.md, docs/performance.md and the tables of both READMEs from what the benchmarks stored.
+"""Writes docs/results.md, docs/performance.md, and tables of both READMEs and of docs/explanations.md, from what the
+benchmarks stored.
 
 python benchmarks/write_results.py
 """
@@ -8,6 +9,7 @@ import re
 from typing import Any
 
 import checkpoint_cost
+import explanations
 import faults
 import memory
 import parity
@@ -244,10 +246,10 @@ def speed_table(stored: Results) -> str:
     return table(["processor", "encoder, data", "tokens/s", "over Trainer", "over Trainer, tuned"], rows)
 
 
-def put(name: str, content: str) -> None:
-    """Put a table between the marks of this name in both READMEs."""
+def put(name: str, content: str, files: tuple[str, ...] = ("README.md", "README.zh-CN.md")) -> None:
+    """Put a table between the marks of this name, in both READMEs unless other files are given."""
     mark = re.compile(f"<!-- {name} -->.*?<!-- /{name} -->", re.DOTALL)
-    for file in ("README.md", "README.zh-CN.md"):
+    for file in files:
         path = ROOT / file
         block = f"<!-- {name} -->\n{content}\n<!-- /{name} -->"
         path.write_text(mark.sub(lambda _, block=block: block, path.read_text("utf-8")), "utf-8")
@@ -262,6 +264,9 @@ def main() -> None:
         (ROOT / "docs/performance.md").write_text(performance_page(measured), "utf-8")
     put("results", readme_table(results))
     put("speed", speed_table(measured))
+    explained = Results(FOLDER / "explanations.json")
+    if explained.runs:
+        put("explanations", explanations.page(explained), ("docs/explanations.md",))
     print(json.dumps({"runs": len(results.runs)}))
 
 
