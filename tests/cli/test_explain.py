@@ -6,6 +6,7 @@ import os
 import pty
 import re
 import select
+import signal
 import subprocess
 import sys
 import time
@@ -221,3 +222,24 @@ def test_a_terminal_gets_a_bar_while_files_are_made(workplace: Path, tmp_path: P
     written = on_a_terminal(tmp_path, *command)
     assert "2/2" in written
     assert "2 explanations to a.jsonl" in written
+
+
+def test_an_interrupt_leaves_no_half_written_file(workplace: Path, tmp_path: Path) -> None:
+    rows = [{"text": f"bread and {i}"} for i in range(5000)]
+    trained.write_csv(tmp_path / "t.csv", rows)
+    command = ["explain", workplace / "single/bundle", "t.csv", "--rows", "5000", "--method", "occlusion"]
+    paths = os.pathsep.join(path for path in sys.path if path)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "snapfit.cli.app", *map(str, command), "--out", "a.jsonl", "--html", "a.html"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": paths, "PYTHONUNBUFFERED": "1"},
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == b"explain    500 of 5,000\n"
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate()
+    assert process.returncode == 130
+    assert err == b"error: interrupted\n"
+    assert [path.name for path in tmp_path.iterdir()] == ["t.csv"]
