@@ -38,7 +38,7 @@ METHODS = ("integrated_gradients", "occlusion")
 ORDERS = {"integrated_gradients": "integrated gradients", "occlusion": "occlusion", "random": "random words"}
 HEADER = ["set", "words taken", "log-odds lost: 1", "2", "3 words", "other answers: 1", "2", "3 words"]
 COSTS = [
-    *("set", "method", "words a text", "CPU ms a text", "wall ms a text", "passes a text", "passes, 90 % below"),
+    *("set", "method", "words a text", "ms a text", "passes a text", "passes, 90 % below"),
     *("largest error of the sum", "agreement"),
 ]
 Record = dict[str, Any]
@@ -69,7 +69,7 @@ def measure(bundle: str, test: str, part: int) -> Record:
     found: Record = {name: [row[name] for row in rows] for name in ("words", "agreement")}
     for name in ("lost", "changed"):
         found[name] = {order: [row[name][order] for row in rows] for order in ORDERS}
-    for name in ("cpu", "wall", "passes", "error"):
+    for name in ("cpu", "passes", "error"):
         found[name] = {method: [row[name][method] for row in rows] for method in METHODS}
     return {"right": right, **found, "threads": os.environ.get("OMP_NUM_THREADS", "not set")}
 
@@ -78,13 +78,12 @@ def of_text(predictor: Any, text: str, rng: np.random.Generator) -> Record:
     """All that is measured of a text."""
     from snapfit.core.log_odds import log_odds
 
-    found: Record = {"cpu": {}, "wall": {}, "passes": {}, "error": {}, "lost": {}, "changed": {}}
+    found: Record = {"cpu": {}, "passes": {}, "error": {}, "lost": {}, "changed": {}}
     by_method = {}
     for method in METHODS:
-        before = time.process_time(), time.perf_counter()
+        before = time.process_time()
         explanation = predictor.explain(text, method=method)
-        found["cpu"][method] = time.process_time() - before[0]
-        found["wall"][method] = time.perf_counter() - before[1]
+        found["cpu"][method] = time.process_time() - before
         found["passes"][method] = explanation.passes
         (by_method[method],) = explanation.labels
         found["error"][method] = by_method[method].error
@@ -133,7 +132,7 @@ def joined(results: Results) -> dict[str, Record]:
     sets: dict[str, list[Record]] = {}
     for key, run in results.runs.items():
         sets.setdefault(key.split(" ")[0], []).append(run)
-    names = ("right", "words", "agreement", "lost", "changed", "cpu", "wall", "passes", "error")
+    names = ("right", "words", "agreement", "lost", "changed", "cpu", "passes", "error")
     return {
         name: {one: chain([run[one] for run in runs]) for one in names} | {"runs": runs} for name, runs in sets.items()
     }
@@ -152,7 +151,7 @@ def summarise(results: Results) -> tuple[list[list[str]], list[list[str]], dict[
         agreed = float(np.mean([one for one in found["agreement"] if one is not None]))
         for method in METHODS:
             errors = [one for one in found["error"][method] if one is not None]
-            cells = [f"{1000 * np.mean(found[clock][method]):.0f}" for clock in ("cpu", "wall")]
+            cells = [f"{1000 * np.mean(found['cpu'][method]):.0f}"]
             cells += [f"{np.mean(found['passes'][method]):.0f}", f"{np.quantile(found['passes'][method], 0.9):.0f}"]
             cells += [f"{max(errors):.2%}" if errors else "", f"{agreed:.2f}"]
             costs.append([name, ORDERS[method], f"{np.mean(found['words']):.1f}", *cells])

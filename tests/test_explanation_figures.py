@@ -51,7 +51,6 @@ def part(lost: float, n: int) -> dict[str, Any]:
         "lost": orders,
         "changed": orders,
         "cpu": methods,
-        "wall": methods,
         "passes": {"integrated_gradients": [17] * n, "occlusion": [12] * n},
         "error": {"integrated_gradients": [lost / 1000] * n, "occlusion": [None] * n},
         "threads": "1",

@@ -31,7 +31,7 @@ from snapfit.runtime.explaining import PathIntegral
 FIRST_ORDER = 16
 CHUNK_TOKENS = 1024
 """Tokens that go through the model and back at once, or those of one row: what bounds the memory. A base encoder keeps
-about half a GiB for them."""
+some 0.7 GiB for them."""
 CANCELLED = 20.0
 """Where values cancel one another to less than this part of their sum without signs, the error is a share of that."""
 SETTLED = 10.0
