@@ -123,14 +123,14 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Answerer:
-    """How a predictor answers rows that are tokenised.
+    """How a predictor answers.
 
-    logits: float32 [n, k] of rows. scores: float64 [n, k] of logits. decide: decisions of scores.
+    logits: float32 [n, k] of rows that are tokenised. answer: of a text or pair its logits float32 [1, k], its scores
+    float64 [1, k] and the decision.
     """
 
     logits: Callable[[TokenIds], np.ndarray]
-    scores: Callable[[np.ndarray], np.ndarray]
-    decide: Callable[[np.ndarray], list[Any]]
+    answer: Callable[[Any], tuple[np.ndarray, np.ndarray, Decision]]
 
 
 @dataclass(frozen=True)
@@ -177,9 +177,7 @@ class Explainer:
         """Explain a text, or a (first, second) pair of them; that it is one has been checked."""
         texts: tuple[str, ...] = tuple(item) if self._info.pair else (item,)
         row = traced_row(self._tokenizer, texts)
-        logits = self._answerer.logits(row.tokens)
-        scores = self._answerer.scores(logits)
-        decision = self._answerer.decide(scores)[0]
+        logits, scores, decision = self._answerer.answer(texts if self._info.pair else item)
         explained = Explained(self._info.task, self._which(scores[0], decision), self._info.temperature)
         words, tokens = word_pieces(texts, row.spans), token_pieces(texts, row.spans) if self._wanted.tokens else []
         runs = merged_pieces(words, self._wanted.most_passes)

@@ -135,8 +135,13 @@ class Predictor:
 
     def explainer(self, wanted: Wanted) -> Explainer:
         """What explains texts one by one, as they come. Raises BadInput for what cannot be asked of this model."""
-        answerer = Answerer(self._token_logits, self._scores, self._decide)
+        answerer = Answerer(self._token_logits, self._answered)
         return Explainer(self.bundle, self._tokenizer, self.backend, answerer, wanted)
+
+    def _answered(self, item: Any) -> tuple[np.ndarray, np.ndarray, Decision]:
+        logits = self._logits([item])
+        scores = self._scores(logits)
+        return logits, scores, self._decide(scores)[0]
 
     def scores_by_batch(self, texts: Iterable[Any], *, first: int = 0) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """(rows, scores) of an iterable, batch by batch as they are computed: not in order, and none is kept.
