@@ -10,6 +10,7 @@ from typing import Any
 
 import check
 import checkpoint_cost
+import explanations
 import faults
 import imbalance
 import label_errors
@@ -363,6 +364,9 @@ def main() -> None:
         (ROOT / "docs/performance.md").write_text(performance_page(measured), "utf-8")
     put("results", readme_table(results))
     put("speed", speed_table(measured))
+    explained = Results(FOLDER / "explanations.json")
+    if explained.runs:
+        put("explanations", explanations.page(explained), ("docs/explanations.md",))
     print(json.dumps({"runs": len(results.runs)}))
 
 

@@ -24,6 +24,17 @@ def batch_logits(model: Classifier, batch: Batch, device: torch.device) -> np.nd
     return _array(model.finish(torch.from_numpy(rows).to(device)))
 
 
+def differentiable_logits(model: Classifier, batch: Batch, device: torch.device) -> torch.Tensor:
+    """The same logits, as the model computes them in training: with gradients where they are enabled."""
+    ids, mask, types = (
+        torch.from_numpy(a).to(device) for a in (batch.input_ids, batch.attention_mask, batch.token_type_ids)
+    )
+    logits: torch.Tensor = model(
+        input_ids=ids, attention_mask=mask, token_type_ids=types, first_windows=batch.first_windows
+    ).logits
+    return logits
+
+
 def _array(values: torch.Tensor) -> np.ndarray:
     array: np.ndarray = values.float().cpu().numpy()
     return array

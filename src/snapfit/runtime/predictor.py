@@ -4,7 +4,7 @@ Texts are tokenised in chunks; inside a chunk rows of like length share a batch,
 memory stays flat. The scores and decisions are the functions that evaluation uses.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Protocol
@@ -17,6 +17,7 @@ from snapfit.core.scores import Decision, decide, logits_to_scores
 from snapfit.data.batches import Batch, pad, sorted_batches
 from snapfit.data.tokenizer import TokenIds
 from snapfit.runtime.bundle import Bundle
+from snapfit.runtime.explaining import MOST_PASSES, MOST_STEPS, TOLERANCE, Answerer, Explainer, Wanted
 
 _CHUNK_ROWS = 4096
 _WINDOW_ROWS = 65_536
@@ -117,6 +118,39 @@ class Predictor:
             raise BadInput(f"chunk {chunk}", "at least 1", "leave it out for the default")
         return self._stream(iter([texts] if self._is_one(texts) else _iterable(texts)), chunk)
 
+    def explain(
+        self,
+        texts: Any,
+        *,
+        method: str = "auto",
+        target: str | Sequence[str] | None = None,
+        tokens: bool = False,
+        check: bool = False,
+        most_passes: int = MOST_PASSES,
+        tolerance: float = TOLERANCE,
+        most_steps: int = MOST_STEPS,
+    ) -> Any:
+        """Why texts are answered as they are, word by word: an `Explanation` of each, or a bare one when `texts` is one
+        text (or pair). The options are those of `Wanted`; docs/explanations.md says what the numbers mean.
+
+        Raises BadInput also for an unknown method or label, and for gradients of a model that gives none.
+        """
+        explainer = self.explainer(Wanted(method, target, tokens, check, most_passes, tolerance, most_steps))
+        items = self._items(texts)
+        _check_items(items, pair=self.bundle.info.pair, start=0)
+        explained = [explainer.explain(item) for item in items]
+        return explained[0] if self._is_one(texts) else explained
+
+    def explainer(self, wanted: Wanted) -> Explainer:
+        """What explains texts one by one, as they come. Raises BadInput for what cannot be asked of this model."""
+        answerer = Answerer(self._token_logits, self._answered)
+        return Explainer(self.bundle, self._tokenizer, self.backend, answerer, wanted)
+
+    def _answered(self, item: Any) -> tuple[np.ndarray, np.ndarray, Decision]:
+        logits = self._logits([item])
+        scores = self._scores(logits)
+        return logits, scores, self.decide(scores)[0]
+
     def scores_by_batch(self, texts: Iterable[Any], *, first: int = 0) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """(rows, scores) of an iterable, batch by batch as they are computed: not in order, and none is kept.
 
@@ -168,6 +202,16 @@ class Predictor:
             for rows, part in self._batches(items[start : start + _CHUNK_ROWS]):
                 logits[start + rows] = part
         return logits
+
+    def _token_logits(self, tokens: TokenIds) -> np.ndarray:
+        return batched_logits(
+            self.backend,
+            tokens,
+            pad_id=self.bundle.info.pad_id,
+            n_outputs=self.bundle.label_set.n_outputs,
+            token_budget=self._token_budget,
+            max_rows=self._max_rows,
+        )
 
     def _batches(self, items: list[Any]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """(rows, logits) of items that are tokenised together."""

@@ -142,14 +142,17 @@ def check_output(
     return kind
 
 
-def check_apart(target: Path, read: Sequence[str | Path]) -> None:
-    """Raise BadInput when `target`, which is to be written, is, is inside or holds anything that is read."""
+def check_apart(target: Path, read: Sequence[str | Path], *, option: str = "--out") -> None:
+    """Raise BadInput when `target`, which is to be written, is, is inside or holds anything that is read.
+
+    option: what named the target.
+    """
     place = Path(os.path.realpath(target))
     for source in read:
         real = Path(os.path.realpath(source))
         if real == place or real in place.parents or place in real.parents:
-            found = f"--out {target} is, is inside or holds {source}, which is read"
-            raise BadInput(found, "another place for what is written", "choose another name for --out")
+            found = f"{option} {target} is, is inside or holds {source}, which is read"
+            raise BadInput(found, "another place for what is written", f"choose another name for {option}")
 
 
 def check_table(
