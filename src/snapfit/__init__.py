@@ -21,15 +21,18 @@ if TYPE_CHECKING:
     from snapfit.ship.ensembling import ensemble
     from snapfit.ship.pipeline import TrainResult, train
     from snapfit.ship.rate_finding import RangeTest, find_lr
+    from snapfit.ship.redeciding import DecideResult, decide
 
 __all__ = [
     "BadInput",
+    "DecideResult",
     "Predictor",
     "RangeTest",
     "Recipe",
     "SnapfitError",
     "TrainResult",
     "__version__",
+    "decide",
     "ensemble",
     "find_lr",
     "load",
@@ -39,11 +42,13 @@ __all__ = [
 
 _HOMES = {
     "BadInput": "snapfit.core.errors",
+    "DecideResult": "snapfit.ship.redeciding",
     "Predictor": "snapfit.runtime.predictor",
     "RangeTest": "snapfit.ship.rate_finding",
     "Recipe": "snapfit.core.recipe",
     "SnapfitError": "snapfit.core.errors",
     "TrainResult": "snapfit.ship.pipeline",
+    "decide": "snapfit.ship.redeciding",
     "ensemble": "snapfit.ship.ensembling",
     "find_lr": "snapfit.ship.rate_finding",
     "load": "snapfit.loading",

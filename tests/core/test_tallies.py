@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sklearn.metrics import confusion_matrix
+from sklearn.metrics import confusion_matrix, log_loss, matthews_corrcoef
 
+from snapfit.core.calibration import calibration_error
 from snapfit.core.correlation import RegressionTally
+from snapfit.core.decisions import DecisionRule, Scope
 from snapfit.core.errors import BadInput
 from snapfit.core.labels import Task
 from snapfit.core.metrics import compute_metrics, label_tally, tally
@@ -75,13 +77,14 @@ def test_a_running_sum_keeps_what_rounding_loses() -> None:
 @pytest.mark.parametrize("task", ["single", "multi"])
 def test_mistakes_add_up(task: Task) -> None:
     scores, targets = rows_of(task, 500, 4, np.random.default_rng(1))
-    thresholds = np.array([0.3, 0.5, 0.6, 0.5]) if task == "multi" else None
-    counted = label_tally(task, 4, thresholds=thresholds, with_mistakes=True)
+    thresholds = (0.3, 0.5, 0.6, 0.5)
+    rule = DecisionRule(task, thresholds=thresholds if task == "multi" else None)
+    counted = label_tally(task, 4, rule=rule, with_mistakes=True)
     added(counted, scores, targets, [3, 99, 400])
     if task == "single":
         expected = confusion_matrix(targets, scores.argmax(axis=1), labels=range(4))
     else:
-        truth, chosen = targets > 0, scores >= thresholds
+        truth, chosen = targets > 0, scores >= np.array(thresholds)
         expected = [
             [(truth[:, i] & ~chosen[:, i] & chosen[:, j] & ~truth[:, j]).sum() for j in range(4)] for i in range(4)
         ]
@@ -98,6 +101,58 @@ def test_the_range_of_the_answers() -> None:
     multi.add(np.eye(3), np.eye(3))
     number.add(np.array([[4.5], [-2.0], [3.0]]), np.zeros((3, 1)))
     assert (single.answer_range(), multi.answer_range(), number.answer_range()) == ((1.0, 2.0), None, (-2.0, 4.5))
+
+
+# ---------------------------------------------------------------- rows without an answer
+
+
+def test_refused_rows_and_rows_out_of_scope_by_hand() -> None:
+    """Six rows in scope and four out of it, of two labels; a row is refused below 0.7."""
+    best = np.array([0.9, 0.8, 0.6, 0.9, 0.9, 0.6, 0.9, 0.6, 0.6, 0.6])
+    answers = np.array([0, 1, 0, 1, 1, 1, 0, 0, 1, 0])
+    targets = np.array([0, 1, 0, 0, 1, 0, -1, -1, -1, -1])
+    scores = np.where(np.arange(2) == answers[:, None], best[:, None], 1.0 - best[:, None])
+    counted = SingleTally(2, rule=DecisionRule("single", least_score=0.7), out_of_scope=True, with_mistakes=True)
+    added(counted, scores, targets, [2, 5, 8])
+    got = counted.metrics()
+    assert got["accuracy"] == pytest.approx(3 / 6)  # rows 0, 1 and 4; row 3 is wrong, rows 2 and 5 have no answer
+    assert (got["coverage"], got["answered_accuracy"]) == pytest.approx((4 / 6, 3 / 4))
+    assert (got["refusal_recall"], got["refusal_precision"]) == pytest.approx((3 / 4, 3 / 5))
+    assert got["overall_accuracy"] == pytest.approx(6 / 10)
+    precision, recall, f1, support = counted.per_label()
+    assert precision.tolist() == pytest.approx([1 / 2, 2 / 3])  # of 0: rows 0 and 6; of 1: rows 1, 3 and 4
+    assert recall.tolist() == pytest.approx([1 / 4, 2 / 2])
+    assert (got["macro_f1"], got["weighted_f1"]) == pytest.approx((f1.mean(), (f1 * support).sum() / 6))
+    assert support.tolist() == [4, 2]
+    inside = targets >= 0
+    told = np.where(best < 0.7, 2, answers)
+    assert got["mcc"] == pytest.approx(matthews_corrcoef(np.where(inside, targets, 2), told))
+    assert got["nll"] == pytest.approx(log_loss(targets[inside], scores[inside], labels=[0, 1]))
+    assert got["ece"] == pytest.approx(calibration_error(scores[inside], targets[inside], "single"))
+    np.testing.assert_array_equal(counted.mistakes(), [[1, 1], [0, 2]])
+
+
+def test_a_rule_that_refuses_nothing_changes_nothing() -> None:
+    scores, targets = rows_of("single", 200, 4, np.random.default_rng(4))
+    plain = added(SingleTally(4), scores, targets, []).metrics()
+    rule = DecisionRule("single", scope=Scope("max_probability", 0.0))
+    counted = SingleTally(4, rule=rule)
+    counted.add_answers(rule.decide(scores, scores.max(axis=1)), targets)
+    got = counted.metrics()
+    assert (got.pop("coverage"), got.pop("answered_accuracy")) == (1.0, plain["accuracy"])
+    assert got == plain
+    outside = SingleTally(4, rule=rule, out_of_scope=True)
+    outside.add_answers(rule.decide(scores[:5], np.full(5, -1.0)), np.full(5, -1))
+    metrics = outside.metrics()
+    assert (metrics["refusal_recall"], metrics["refusal_precision"], metrics["overall_accuracy"]) == (1.0, 1.0, 1.0)
+    assert metrics["accuracy"] == metrics["nll"] == metrics["macro_f1"] == 0.0  # no row in scope: undefined
+
+
+def test_rows_out_of_scope_must_be_announced() -> None:
+    with pytest.raises(BadInput, match="class numbers from 0"):
+        SingleTally(3).add(np.zeros((1, 3)), np.array([-1]))
+    with pytest.raises(BadInput, match="many labels a row"):
+        label_tally("multi", 3, out_of_scope=True)
 
 
 # ---------------------------------------------------------------- what cannot be counted
@@ -133,7 +188,7 @@ def test_rows_that_do_not_fit() -> None:
     with pytest.raises(BadInput, match="shapes that fit"):
         tally("multi", 3).add(np.zeros((2, 3)), np.zeros(2))
     with pytest.raises(BadInput, match="one threshold a label"):
-        tally("multi", 3, thresholds=np.zeros(2)).add(np.zeros((2, 3)), np.zeros((2, 3)))
+        tally("multi", 3, rule=DecisionRule("multi", thresholds=(0.5, 0.5))).add(np.zeros((2, 3)), np.zeros((2, 3)))
     with pytest.raises(BadInput, match="at least one"):
         tally("multi", 0)
     with pytest.raises(BadInput, match="a task with labels"):

@@ -10,7 +10,7 @@ import transformers
 from snapfit.core.errors import BadInput
 from snapfit.core.labels import LabelSet
 from snapfit.core.recipe import Recipe
-from snapfit.core.recipe_sections import KEYS
+from snapfit.core.recipe_sections import KEYS, DecisionSection
 from snapfit.training.identity import Difference, check_unchanged, differences, machine, setting_weight
 
 SPLIT = {"rows": 1200, "texts": "a" * 64, "labels": "b" * 64}
@@ -43,7 +43,11 @@ def changed(*path: str, to: Any) -> list[Difference]:
 
 # ---------------------------------------------------------------- weights of settings
 
-FREE = {"checkpoint.every_steps", "checkpoint.keep", "log.level", "log.interval_steps", "train.max_recoveries"}
+FREE = {
+    *(f"decision.{key}" for key in DecisionSection.model_fields),
+    *("checkpoint.every_steps", "checkpoint.keep", "log.level", "log.interval_steps"),
+    "train.max_recoveries",
+}
 ACCEPTABLE = {
     *("train.epochs", "train.patience", "train.evaluations_per_epoch", "train.threads", "train.precision"),
     *("optim.lr", "optim.head_lr_factor", "optim.layer_ratio", "optim.weight_decay", "optim.max_grad_norm"),

@@ -17,6 +17,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from snapfit.cli.decide import decide
 from snapfit.cli.demo import demo
 from snapfit.cli.ensemble import ensemble
 from snapfit.cli.evaluate import evaluate
@@ -59,7 +60,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for _command in (train, ensemble, find_lr, evaluate, predict, inspect, demo):
+for _command in (train, ensemble, find_lr, decide, evaluate, predict, inspect, demo):
     app.command()(_command)
 
 

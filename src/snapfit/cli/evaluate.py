@@ -29,12 +29,16 @@ def evaluate(
     ] = None,
     encoding: Annotated[str, typer.Option(metavar="NAME", help="Of text files, such as gb18030.")] = "utf-8",
     format: Annotated[str, typer.Option(metavar="NAME", help="auto, csv, tsv, tsv-quoted, jsonl or parquet.")] = "auto",
+    out_of_scope_label: Annotated[
+        str | None,
+        typer.Option(metavar="LABEL", help="Of rows that none of the labels is right for: refusing them is right."),
+    ] = None,
     as_json: Annotated[
         bool,
         typer.Option("--json", help="One JSON object as the last line; all else goes to standard error."),
     ] = False,
 ) -> int:
-    """Measure BUNDLE on TABLE: metrics, the figures of each label, and the most frequent mistakes."""
+    """Measure BUNDLE on TABLE, as it decides: metrics, the figures of each label, and the most frequent mistakes."""
     calm_libraries()
     from snapfit.loading import load
     from snapfit.runtime.bundle import Bundle
@@ -50,9 +54,10 @@ def evaluate(
         delimiter=delimiter,
         encoding=encoding,
         format=format,
+        out_of_scope=out_of_scope_label,
     )
     start = time.monotonic()
-    result = evaluate_bundle(load(bundle, verify=False), records)
+    result = evaluate_bundle(load(bundle, verify=False), records, out_of_scope=out_of_scope_label)
     seconds = time.monotonic() - start
     show_evaluation(Console(sys.stderr if as_json else sys.stdout), result)
     if as_json:
@@ -63,6 +68,7 @@ def evaluate(
 def show_evaluation(console: Console, result: Mapping[str, Any]) -> None:
     """The tables of an evaluation; of many labels those with most rows."""
     console.note("data", f"{result['source']}: {result['rows']:,} rows")
+    console.rows("decides", result["decides"])
     console.result("metrics", metrics_lines({"": result["metrics"]}))
     labels = sorted(result["per_label"], key=lambda one: -one["support"])
     if labels:

@@ -22,6 +22,7 @@ from snapfit.core.recipe_sections import (
     Auto,
     CheckpointSection,
     DataSection,
+    DecisionSection,
     EnsembleSection,
     LengthSection,
     LogSection,
@@ -56,6 +57,7 @@ class Recipe(BaseModel):
     loss: LossSection = LossSection()
     regularise: RegulariseSection = RegulariseSection()
     ensemble: EnsembleSection = EnsembleSection()
+    decision: DecisionSection = DecisionSection()
     checkpoint: CheckpointSection = CheckpointSection()
     log: LogSection = LogSection()
 
@@ -92,6 +94,7 @@ class Recipe(BaseModel):
                 "--set data.task=multi, or --set data.delimiter=none",
             )
         self._check_phases()
+        self._check_decision()
         if self.ensemble.rounds:
             self._check_rounds()
 
@@ -116,6 +119,23 @@ class Recipe(BaseModel):
                 f"regularise.dropout_samples is {self.regularise.dropout_samples}, model.pooling is 'native'",
                 "snapfit's own head, for inside transformers' own dropout is drawn once",
                 "--set model.pooling=mean, or --set regularise.dropout_samples=1",
+            )
+
+    def _check_decision(self) -> None:
+        """Decisions that contradict each other."""
+        decision = self.decision
+        if decision.max_labels is not None and decision.max_labels < decision.min_labels:
+            raise BadInput(
+                f"decision.min_labels is {decision.min_labels}, decision.max_labels is {decision.max_labels}",
+                "no more labels at least than at most",
+                f"--set decision.max_labels={decision.min_labels}, or --set decision.max_labels=none",
+            )
+        if decision.abstain_precision is not None and decision.abstain_coverage is not None:
+            raise BadInput(
+                f"decision.abstain_precision is {decision.abstain_precision:g}, decision.abstain_coverage is "
+                f"{decision.abstain_coverage:g}",
+                "one of the two: either says where no answer is given",
+                "--set decision.abstain_coverage=none",
             )
 
     def _check_rounds(self) -> None:

@@ -10,9 +10,12 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike
 
+from snapfit.core.calibration import Reliability, confidence_and_right
+from snapfit.core.decisions import Answers, DecisionRule
 from snapfit.core.errors import BadInput
-from snapfit.core.scores import above_thresholds
+from snapfit.core.labels import Task
 
 _EPSILON = float(np.finfo(np.float64).eps)  # scikit-learn's log_loss keeps scores this far from 0 and 1
 
@@ -48,15 +51,17 @@ class RunningSum:
 class Tally(ABC):
     """What is known of the rows that were added.
 
-    n_outputs: columns of the scores, at least 1. Attribute: rows, how many were added.
+    n_outputs: columns of the scores, at least 1. rule: how scores become decisions; by default that of its task alone.
+    Attribute: rows, how many were added.
     """
 
-    _flat_targets = False
+    task: Task
 
-    def __init__(self, n_outputs: int) -> None:
+    def __init__(self, n_outputs: int, *, rule: DecisionRule | None = None) -> None:
         if n_outputs < 1:
             raise BadInput(f"scores with {n_outputs} columns", "at least one", "pass the scores of a classifier")
         self.n_outputs = n_outputs
+        self.rule = rule or DecisionRule(self.task)
         self.rows = 0
 
     def add(self, scores: np.ndarray, targets: np.ndarray) -> None:
@@ -67,21 +72,27 @@ class Tally(ABC):
         and for classes that do not exist.
         """
         self.check_shapes(scores, targets)
-        for name, values in (("scores", scores), ("targets", targets)):
+        self.add_answers(self.rule.decide(scores), targets)
+
+    def add_answers(self, answers: Answers, targets: np.ndarray) -> None:
+        """Count rows in by what was answered on them. answers: by the tally's rule; else as `add`."""
+        self.check_shapes(answers.scores, targets)
+        for name, values in (("scores", answers.scores), ("targets", targets)):
             if not np.isfinite(values).all():
                 row = int(np.flatnonzero(~np.isfinite(values).reshape(len(values), -1).all(axis=1))[0])
                 raise BadInput(f"{name} that are not finite in row {row}", "finite numbers", "correct that row")
-        if len(scores):
-            self._add(scores, targets)
-            self.rows += len(scores)
+        if len(answers):
+            self._add(answers, targets)
+            self.rows += len(answers)
 
     def check_shapes(self, scores: np.ndarray, targets: np.ndarray) -> None:
         """Raise BadInput unless these are scores and targets of the same rows."""
-        wanted = scores.shape[:1] if self._flat_targets else scores.shape
+        flat = self.task == "single"
+        wanted = scores.shape[:1] if flat else scores.shape
         if scores.ndim != 2 or scores.shape[1] != self.n_outputs or targets.shape != wanted:
             found = f"scores of shape {scores.shape} and targets of shape {targets.shape}"
             shape = f"[rows, {self.n_outputs}]"
-            expected = f"shapes that fit the task: {shape} and {'[rows]' if self._flat_targets else shape}"
+            expected = f"shapes that fit the task: {shape} and {'[rows]' if flat else shape}"
             raise BadInput(found, expected, "pass scores and targets of the same rows and labels")
 
     def metrics(self) -> dict[str, float]:
@@ -97,7 +108,7 @@ class Tally(ABC):
         return None
 
     @abstractmethod
-    def _add(self, scores: np.ndarray, targets: np.ndarray) -> None: ...
+    def _add(self, answers: Answers, targets: np.ndarray) -> None: ...
 
     @abstractmethod
     def _metrics(self) -> dict[str, float]: ...
@@ -107,13 +118,15 @@ class LabelTally(Tally):
     """A tally of labels: of each, the rows it is true for, those it was given to, and those where both hold.
 
     with_mistakes: keep a matrix of n_outputs * n_outputs counts besides, for `mistakes`.
+    Attribute: reliability, how confident answers are and how many of them are right.
     """
 
-    def __init__(self, n_outputs: int, *, with_mistakes: bool = False) -> None:
-        super().__init__(n_outputs)
+    def __init__(self, n_outputs: int, *, rule: DecisionRule | None = None, with_mistakes: bool = False) -> None:
+        super().__init__(n_outputs, rule=rule)
         self._hits, self._given, self._support = (np.zeros(n_outputs, dtype=np.int64) for _ in range(3))
         self._mistakes = np.zeros((n_outputs, n_outputs), dtype=np.int64) if with_mistakes else None
         self._log_likelihood = RunningSum()
+        self.reliability = Reliability()
 
     def per_label(self) -> PerClass:
         """Precision, recall, f1 and support of each label; 0 where undefined."""
@@ -138,64 +151,109 @@ class LabelTally(Tally):
 
 
 class SingleTally(LabelTally):
-    """One label a row. targets: int [n].
+    """One label a row. targets: int [n]; with `out_of_scope`, -1 for a row that none of the labels is right for.
 
-    Metrics: accuracy, macro_f1 (over labels present in targets or predictions), weighted_f1, mcc, nll (nats).
+    Metrics: accuracy, macro_f1 (over labels in targets or answers), weighted_f1, mcc, nll (nats), ece. Accuracy,
+    nll and ece are of the rows in scope. A row without an answer has missed its label, and none was given to it; for
+    mcc no answer counts as one more class, which is the right one of rows out of scope.
+    Where the rule refuses, or rows may be out of scope: coverage (share of the rows in scope that are answered) and
+    answered_accuracy (share of these that are right). With `out_of_scope`: refusal_recall (share of the rows out of
+    scope that are refused), refusal_precision (share of the refused rows that are out of scope), and overall_accuracy
+    (share of all rows that are right, those out of scope where they are refused).
     """
 
-    _flat_targets = True
+    task = "single"
+
+    def __init__(
+        self,
+        n_outputs: int,
+        *,
+        rule: DecisionRule | None = None,
+        with_mistakes: bool = False,
+        out_of_scope: bool = False,
+    ) -> None:
+        super().__init__(n_outputs, rule=rule, with_mistakes=with_mistakes)
+        self._out_of_scope = out_of_scope
+        self._outside = self._refused = self._refused_outside = 0
 
     def answer_range(self) -> tuple[float, float] | None:
         given = np.flatnonzero(self._given)
         return (float(given[0]), float(given[-1])) if len(given) else None
 
-    def _add(self, scores: np.ndarray, targets: np.ndarray) -> None:
-        predicted, k = scores.argmax(axis=1), self.n_outputs
-        _check_classes("targets", targets, k)
+    def _add(self, answers: Answers, targets: np.ndarray) -> None:
+        scores, chosen, k = answers.scores, answers.chosen, self.n_outputs
+        assert chosen is not None
+        inside = targets >= 0 if self._out_of_scope else np.ones(len(targets), dtype=bool)
+        _check_classes("targets", targets[inside], k)
+        answered = chosen >= 0
         if self._mistakes is not None:
-            self._mistakes += confusion(targets, predicted, k)
+            self._mistakes += confusion(targets[inside & answered], chosen[inside & answered], k)
         hits, given, support = (
-            np.bincount(classes, minlength=k) for classes in (targets[predicted == targets], predicted, targets)
+            np.bincount(classes, minlength=k)
+            for classes in (targets[inside & (chosen == targets)], chosen[answered], targets[inside])
         )
+        scores, targets = scores[inside], targets[inside]
         self._count(hits, given, support, scores[np.arange(len(scores)), targets].astype(np.float64))
+        self.reliability.add(*confidence_and_right(scores, targets, "single"))
+        self._outside += int((~inside).sum())
+        self._refused += int((~answered).sum())
+        self._refused_outside += int((~answered & ~inside).sum())
 
     def _metrics(self) -> dict[str, float]:
         f1, present = self.per_label().f1, (self._given + self._support) > 0
-        return {
-            "accuracy": int(self._hits.sum()) / self.rows,
-            "macro_f1": f1[present].mean(),
-            "weighted_f1": (f1 * self._support).sum() / self.rows,
+        hits, inside = int(self._hits.sum()), self.rows - self._outside
+        metrics = {
+            "accuracy": float(_ratio(hits, inside)),
+            "macro_f1": f1[present].mean() if present.any() else 0.0,
+            "weighted_f1": float(_ratio((f1 * self._support).sum(), inside)),
             "mcc": self._mcc(),
-            "nll": -self._log_likelihood.value / self.rows,
+            "nll": -self._log_likelihood.value / max(inside, 1),
+            "ece": self.reliability.error,
         }
+        if self.rule.refuses or self._out_of_scope:
+            answered = inside - (self._refused - self._refused_outside)
+            metrics["coverage"] = float(_ratio(answered, inside))
+            metrics["answered_accuracy"] = float(_ratio(hits, answered))
+        if self._out_of_scope:
+            metrics["refusal_recall"] = float(_ratio(self._refused_outside, self._outside))
+            metrics["refusal_precision"] = float(_ratio(self._refused_outside, self._refused))
+            metrics["overall_accuracy"] = (hits + self._refused_outside) / self.rows
+        return metrics
 
     def _mcc(self) -> float:
-        """Gorodkin's correlation of k classes (2004); 0 when all rows share one class or one prediction."""
-        given, support = self._given / self.rows, self._support / self.rows
-        covariance = int(self._hits.sum()) / self.rows - float(given @ support)
+        """Gorodkin's correlation of k classes (2004), no answer being one more where there are rows without;
+        0 when all rows share one class or one answer.
+        """
+        given = np.append(self._given, self._refused) / self.rows
+        support = np.append(self._support, self._outside) / self.rows
+        hits = int(self._hits.sum()) + self._refused_outside
+        covariance = hits / self.rows - float(given @ support)
         spread = (1.0 - float(given @ given)) * (1.0 - float(support @ support))
         one_class = np.count_nonzero(given) < 2 or np.count_nonzero(support) < 2
         return 0.0 if one_class else covariance / float(np.sqrt(spread))
 
 
 class MultiTally(LabelTally):
-    """Any number of labels a row. targets: 0 or 1 [n, k]. thresholds: float [k], default 0.5 each.
+    """Any number of labels a row. targets: 0 or 1 [n, k].
 
-    Metrics: macro_f1, micro_f1, weighted_f1, subset_accuracy, nll (nats, mean over all cells).
+    Metrics: macro_f1, micro_f1, weighted_f1, subset_accuracy, nll (nats, mean over all cells), ece (over all cells).
     """
 
-    def __init__(self, n_outputs: int, *, thresholds: np.ndarray | None = None, with_mistakes: bool = False) -> None:
-        super().__init__(n_outputs, with_mistakes=with_mistakes)
-        self._thresholds = thresholds
+    task = "multi"
+
+    def __init__(self, n_outputs: int, *, rule: DecisionRule | None = None, with_mistakes: bool = False) -> None:
+        super().__init__(n_outputs, rule=rule, with_mistakes=with_mistakes)
         self._exact = 0
 
-    def _add(self, scores: np.ndarray, targets: np.ndarray) -> None:
-        truth, chosen = targets > 0, above_thresholds(scores, self._thresholds)
+    def _add(self, answers: Answers, targets: np.ndarray) -> None:
+        scores, truth, chosen = answers.scores, targets > 0, answers.chosen
+        assert chosen is not None
         if self._mistakes is not None:
             missed, wrong = (truth & ~chosen).astype(np.float64), (chosen & ~truth).astype(np.float64)
             self._mistakes += (missed.T @ wrong).astype(np.int64)
         likelihood = np.where(truth, scores, 1.0 - scores).astype(np.float64)
         self._count((truth & chosen).sum(axis=0), chosen.sum(axis=0), truth.sum(axis=0), likelihood)
+        self.reliability.add(scores, truth)
         self._exact += int((truth == chosen).all(axis=1).sum())
 
     def _metrics(self) -> dict[str, float]:
@@ -206,6 +264,7 @@ class MultiTally(LabelTally):
             "weighted_f1": float(_ratio((f1 * support).sum(), support.sum())),
             "subset_accuracy": self._exact / self.rows,
             "nll": -self._log_likelihood.value / (self.rows * self.n_outputs),
+            "ece": self.reliability.error,
         }
 
 
@@ -255,7 +314,7 @@ def _check_classes(name: str, values: np.ndarray, k: int) -> None:
         raise BadInput(found, f"class numbers from 0 to {k - 1}", "encode them with the same label set")
 
 
-def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
+def _ratio(part: ArrayLike, whole: ArrayLike) -> np.ndarray:
     """part / whole, 0 where the whole is 0."""
     part, whole = np.asarray(part, dtype=np.float64), np.asarray(whole, dtype=np.float64)
     return np.asarray(np.divide(part, whole, out=np.zeros_like(part), where=whole > 0))

@@ -17,6 +17,7 @@ from snapfit.nn.classifier import Classifier
 from snapfit.nn.ensemble import EnsembleBackend
 from snapfit.nn.member_weights import read_changed, with_changes
 from snapfit.nn.packed_encoder import use_packing
+from snapfit.nn.vectors import hearing
 from snapfit.nn.weights import load_all, read_weights
 from snapfit.runtime.bundle import Bundle, BundleInfo
 from snapfit.runtime.predictor import Predictor
@@ -41,10 +42,19 @@ class TorchBackend:
 
     def logits(self, batch: Batch) -> np.ndarray:
         """float32 [rows, n_outputs] for one padded batch."""
+        with self._lock:
+            return self._run(batch)
+
+    def logits_and_vectors(self, batch: Batch) -> tuple[np.ndarray, np.ndarray]:
+        """Logits, and what the last linear layer made them of: float32 [rows, width]."""
+        with self._lock, hearing(self.model) as heard:
+            return self._run(batch), heard.array()
+
+    def _run(self, batch: Batch) -> np.ndarray:
         ids, mask, types = (
             torch.from_numpy(a).to(self.device) for a in (batch.input_ids, batch.attention_mask, batch.token_type_ids)
         )
-        with self._lock, torch.inference_mode():
+        with torch.inference_mode():
             output = self.model(input_ids=ids, attention_mask=mask, token_type_ids=types)
         array: np.ndarray = output.logits.float().cpu().numpy()
         return array

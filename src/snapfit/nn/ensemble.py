@@ -21,6 +21,7 @@ from snapfit.nn.classifier import Classifier, encoder_layers
 from snapfit.nn.families import depth_reader, n_depths
 from snapfit.nn.member_weights import same_bits
 from snapfit.nn.packed_encoder import is_packed
+from snapfit.nn.vectors import hearing
 
 
 class EnsembleBackend:
@@ -71,10 +72,19 @@ class EnsembleBackend:
 
         A row for which a model gives logits that are not finite is NaN.
         """
+        with self._lock:
+            return self._run(batch)
+
+    def logits_and_vectors(self, batch: Batch) -> tuple[np.ndarray, np.ndarray]:
+        """Logits, and what the first model's last linear layer takes: float32 [rows, width]."""
+        with self._lock, hearing(self.models[0]) as heard:
+            return self._run(batch), heard.array()
+
+    def _run(self, batch: Batch) -> np.ndarray:
         ids, mask, types = (
             torch.from_numpy(a).to(self.device) for a in (batch.input_ids, batch.attention_mask, batch.token_type_ids)
         )
-        with self._lock, torch.inference_mode(), self._trunk_heard():
+        with torch.inference_mode(), self._trunk_heard():
             outputs = [model(input_ids=ids, attention_mask=mask, token_type_ids=types) for model in self.models]
         return self._mean([output.logits.float().cpu().numpy() for output in outputs])
 

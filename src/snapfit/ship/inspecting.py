@@ -7,6 +7,7 @@ import numpy as np
 
 from snapfit.core.errors import BadInput, MissingExtra, WorkFailed
 from snapfit.core.folders import MANIFEST, list_files
+from snapfit.core.rule_words import rule_lines
 from snapfit.runtime.bundle import INFO_FILE, Bundle
 
 if TYPE_CHECKING:
@@ -95,8 +96,9 @@ def describe_bundle(folder: Path) -> dict[str, Any]:
     """A bundle in plain values, its probes replayed where torch is installed.
 
     Keys: kind, path, those of snapfit.json with the labels as a list of names, files {name: bytes}, bytes,
-    transformers {opens, why}, probes {same (None: not replayed), largest_difference, why}, made_of, members (None where
-    one model answers; else their values of snapfit.json, and bytes), forward_passes (of a prediction; None: no torch).
+    transformers {opens, why}, probes {same (None: not replayed), largest_difference, why}, made_of, decision, decided,
+    decides (lines: how answers are made of logits), members (None where one model answers; else their values of
+    snapfit.json, and bytes), forward_passes (of a prediction; None: no torch).
     Raises BadInput for a bundle that is damaged.
     """
     bundle = Bundle.open(folder)
@@ -109,6 +111,9 @@ def describe_bundle(folder: Path) -> dict[str, Any]:
         **info.to_dict(),
         "members": members,
         "made_of": info.made_of,
+        "decision": info.decision,
+        "decided": info.decided,
+        "decides": rule_lines(info.task, info.rule_values, info.decided),
         "labels": list(bundle.label_set.names),
         "files": files,
         "bytes": sum(files.values()),

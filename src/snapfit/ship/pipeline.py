@@ -16,7 +16,7 @@ from snapfit.ship.bundling import versions, write_bundle
 from snapfit.ship.run_folder import TABLES, RunFolder, new_name, new_run, old_run, placed
 from snapfit.training.checkpoint import Checkpoint, newest_valid
 from snapfit.training.fit import Fitted, fit
-from snapfit.training.identity import check_unchanged, differences, setting_weight
+from snapfit.training.identity import check_unchanged, differences, leaves_work
 from snapfit.training.journal import Journal
 from snapfit.training.members import Members, keeps_weights
 from snapfit.training.plan import Plan, make_plan
@@ -36,6 +36,7 @@ class TrainResult:
     train_seconds: of the loop, in all sittings. stopped_by: the signal that ended it early, or None.
     resumed_from: the step that this call went on from, or None. already_complete: nothing was left to do.
     verdict: on what a run that keeps members left, as plain values (see `training.verdict.Verdict`), or None.
+    decision: {rule, report} of how answers are made of logits (see `core.rule_fitting.FittedRule`), or None.
     """
 
     run: Path
@@ -50,6 +51,7 @@ class TrainResult:
     resumed_from: int | None = None
     already_complete: bool = False
     verdict: dict[str, Any] | None = None
+    decision: dict[str, Any] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
@@ -65,6 +67,7 @@ class TrainResult:
             "resumed_from": self.resumed_from,
             "already_complete": self.already_complete,
             "verdict": self.verdict,
+            "decision": self.decision,
             "recipe": self.recipe.to_dict(),
         }
 
@@ -165,8 +168,7 @@ def _go_on(
     settled, reasons = run.recipe(), run.reasons()
     stated = {key: value for key, value in placed(asked).stated().items() if value != "auto"}
     recipe = settled.with_values(stated)
-    changed = {key for key, value in recipe.stated().items() if settled.stated().get(key, value) != value}
-    if all(setting_weight(key) == "free" for key in changed) and (done := run.result()) is not None:
+    if not leaves_work(settled, recipe) and (done := run.result()) is not None:
         return _complete(run, done, listener)
     tables = _read(tables_again(run, sources), recipe, listener)
     checkpoint, skipped = newest_valid(run.checkpoints)
@@ -228,6 +230,7 @@ def _complete(run: RunFolder, values: Mapping[str, Any], listener: Listener | No
         train_seconds=values["train_seconds"],
         already_complete=True,
         verdict=values.get("verdict"),
+        decision=values.get("decision"),
     )
 
 
@@ -322,11 +325,12 @@ def _write_down(
         stopped_by=stop.signal_number,
         resumed_from=None if checkpoint is None else checkpoint.step,
         verdict=verdict,
+        decision={"rule": fitted.rule.to_dict(), "report": fitted.report} if fitted.report else None,
     )
     if fitted.complete:
         journal.sync()  # after a power cut nothing may be missing of a run that is called complete
         run.write_result(result.to_dict())
-    notify("end", **{k: v for k, v in result.to_dict().items() if k not in ("recipe", "verdict")})
+    notify("end", **{k: v for k, v in result.to_dict().items() if k not in ("recipe", "verdict", "decision")})
     return result
 
 

@@ -5,33 +5,31 @@ checkpoints. Whoever calls it hears of every step through `notify`.
 """
 
 from collections.abc import Mapping
-from contextlib import closing, nullcontext
+from contextlib import closing
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from snapfit.core.errors import Interrupted, WorkFailed
+from snapfit.core.decisions import DecisionRule
+from snapfit.core.errors import Interrupted
 from snapfit.core.interrupts import Stop
 from snapfit.core.labels import LabelSet
 from snapfit.core.recipe import Recipe
 from snapfit.data.tokenizer import TextTokenizer
 from snapfit.nn.classifier import Classifier
 from snapfit.nn.encoder import EncoderSource, TokenizerFiles
-from snapfit.nn.ensemble import EnsembleBackend
-from snapfit.nn.member_weights import with_changes
-from snapfit.nn.packed_encoder import use_packing
-from snapfit.runtime.predictor import Backend
 from snapfit.training.answer import Answer
 from snapfit.training.assemble import torch_as_wanted
 from snapfit.training.checkpoint import Checkpoint
+from snapfit.training.deciding import decide_and_measure
 from snapfit.training.driver import Training
-from snapfit.training.evaluation import evaluate
 from snapfit.training.members import Members
 from snapfit.training.plan import Plan
 from snapfit.training.prepare import Notify
 from snapfit.training.saver import Saver
-from snapfit.training.verdict import Team, Verdict
+from snapfit.training.verdict import Verdict
 from snapfit.training.weighing import Beyond, Stopped, Weighing
 
 
@@ -43,7 +41,8 @@ class Fitted:
     recipe: resolved. reasons: why each `auto` became what it is. metrics: by split, then by name.
     best_step: the step of the weights, steps: all that were done. complete: whether no step was left to do.
     train_seconds: of all steps, those before an interruption included. verdict: on its members, where it kept any.
-    answer: what ships, where that is not `model` alone at temperature 1.
+    rule: how answers are made of the logits that ship. report: what is known about it (see `rule_fitting.FittedRule`).
+    answer: whose scores ship, where that is not `model` alone.
     """
 
     model: Classifier
@@ -58,6 +57,8 @@ class Fitted:
     steps: int
     complete: bool
     train_seconds: float
+    rule: DecisionRule
+    report: dict[str, Any]
     verdict: Verdict | None = None
     answer: Answer | None = None
 
@@ -121,7 +122,7 @@ def _finish(
     if verdict is not None:
         notify("verdict", step=progress.step, **verdict.to_dict())
         model.load_state_dict(dict(verdict.team.weights[0]))
-    metrics = _final_metrics(plan, training, verdict, notify)
+    decided = decide_and_measure(plan, training, None if verdict is None else verdict.team, notify)
     training.assembly.release()
     torch.nn.Module.to(model, "cpu")
     others = () if verdict is None else verdict.team.weights[1:]
@@ -140,59 +141,15 @@ def _finish(
         source=plan.source,
         tokenizer=plan.tokenizer,
         tokenizer_files=plan.tokenizer_files,
-        metrics=metrics,
+        metrics=decided.metrics,
         best_step=progress.best.step or progress.step,
         steps=progress.step,
         complete=complete,
         train_seconds=progress.seconds,
         verdict=verdict,
         answer=None if verdict is None else _answer(verdict, others),
-    )
-
-
-def _final_metrics(
-    plan: Plan, training: Training, verdict: Verdict | None, notify: Notify
-) -> dict[str, dict[str, float]]:
-    """Metrics of the held-out splits. In float32, whatever the training used: these are what the bundle will answer."""
-    model = training.assembly.model
-    metrics: dict[str, dict[str, float]] = {}
-    backend, temperature = (None, 1.0) if verdict is None else _backend(training, verdict.team, plan)
-    for split in ("valid", "test"):
-        if split not in plan.examples:
-            continue
-        result = evaluate(
-            model,
-            plan.examples[split],
-            plan.label_set,
-            autocast=nullcontext,
-            backend=backend,
-            temperature=temperature,
-        )
-        if result is None:
-            raise WorkFailed("an evaluation that nobody stopped has stopped")
-        metrics[split] = result.metrics
-        notify("final", split=split, step=training.progress.step, metrics=result.metrics)
-    return metrics
-
-
-def _backend(training: Training, team: Team, plan: Plan) -> tuple[Backend | None, float]:
-    """What computes the logits of a team, None for its one model alone; and their temperature."""
-    if len(team.weights) == 1:
-        return None, team.temperature * team.temperatures[0]
-    training.assembly.release()
-    first = training.assembly.model
-    models = [first, *(with_changes(first, weights) for weights in team.weights[1:])]
-    for model in models:
-        use_packing(model)
-    return (
-        EnsembleBackend(
-            models,
-            shares=team.shares,
-            temperatures=team.temperatures,
-            task=plan.label_set.task,
-            device=plan.device,
-        ),
-        team.temperature,
+        rule=decided.rule,
+        report=decided.report,
     )
 
 
@@ -204,7 +161,6 @@ def _answer(verdict: Verdict, others: tuple[Mapping[str, Tensor], ...]) -> Answe
         others=others,
         shares=team.shares,
         temperatures=team.temperatures,
-        temperature=team.temperature,
         made_of=verdict.made_of,
     )
 

@@ -13,6 +13,7 @@ from snapfit.core.errors import BadInput
 from snapfit.core.labels import LabelSet
 from snapfit.core.maps import release_pages
 from snapfit.core.recipe import Recipe, settled
+from snapfit.core.rule_fitting import check_decision
 from snapfit.data.tokenizer import TextTokenizer, TokenRows
 from snapfit.nn.encoder import EncoderSource, TokenizerFiles
 from snapfit.nn.families import max_positions
@@ -106,6 +107,8 @@ def make_plan(
     told: hears of what takes a while, before it is done.
     Raises BadInput for settings that do not fit the data or the encoder.
     """
+    names, held_out = tables.label_set.names, len(tables.splits.get("valid", ()))
+    check_decision(recipe.decision, tables.label_set.task, names, n_rows=held_out)
     source, files = open_encoder(recipe)
     for notice in source.notices:
         notify("notice", text=notice)
