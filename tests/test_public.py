@@ -14,16 +14,19 @@ from snapfit.runtime.predictor import Predictor
 from snapfit.ship.ensembling import ensemble
 from snapfit.ship.pipeline import TrainResult, train
 from snapfit.ship.rate_finding import RangeTest, find_lr
+from snapfit.ship.redeciding import DecideResult, decide
 from snapfit.version import __version__
 
 PUBLIC = {
     "BadInput": BadInput,
+    "DecideResult": DecideResult,
     "Predictor": Predictor,
     "RangeTest": RangeTest,
     "Recipe": Recipe,
     "SnapfitError": SnapfitError,
     "TrainResult": TrainResult,
     "__version__": __version__,
+    "decide": decide,
     "ensemble": ensemble,
     "find_lr": find_lr,
     "load": load,

@@ -50,20 +50,14 @@ def decide(
     calm_libraries()
     import snapfit
 
+    columns = {"text": text, "pair": pair, "label": label, "delimiter": delimiter}
     result = snapfit.decide(
         bundle,
         table,
         out=out,
         train=train,
         out_of_scope_label=out_of_scope_label,
-        columns={
-            "text": text,
-            "pair": pair,
-            "label": label,
-            "delimiter": delimiter,
-            "encoding": encoding,
-            "format": format,
-        },
+        columns={**columns, "encoding": encoding, "format": format},
         **{given.key: given.value for given in read_overrides(overrides or ())},
     )
     console = Console(sys.stderr if as_json else sys.stdout)
