@@ -258,7 +258,12 @@ class _Fitting:
         thresholds = _stated(self.settings, self.names)
         if metric is not None:
             slopes, shifts = (1.0, 0.0) if rule.slopes is None else (np.array(rule.slopes), np.array(rule.shifts))
-            cuts = tune(rows.logits.astype(np.float64) / rule.temperature * slopes + shifts, rows.targets, metric)
+            cuts = tune(
+                rows.logits.astype(np.float64) / rule.temperature * slopes + shifts,
+                rows.targets,
+                metric,
+                seed=self.seed,
+            )
             thresholds = tuple(logits_to_scores(cuts.values[None], "multi")[0].tolist())
             rare = np.flatnonzero(cuts.rare).tolist()
         if self.task == "multi":

@@ -3,10 +3,11 @@
 Those of many labels are found on logits: a score reaches its threshold exactly when its logit does, and halfway between
 two logits is a better place for a cut than halfway between two scores that are both near 0.
 
-    macro_f1, weighted_f1   each label by itself: the cut with the highest F1 of all there are
+    macro_f1, weighted_f1   each label by itself: of all cuts the one with the highest F1
     micro_f1                all labels together, to the best there is (Dinkelbach 1967; F/2 is the rule of Lipton 2014)
     subset_accuracy         one cut for all labels, then label by label while that helps
 
+What is best on the rows at hand is not best on others: a label's cut is the mean of the best ones in bootstrap samples.
 A label with fewer than RARE positives is drawn towards the one cut that is best for all labels: of its own cut it keeps
 the share positives / RARE. So a label without any has the common one.
 """
@@ -21,6 +22,8 @@ TUNABLE = ("macro_f1", "micro_f1", "weighted_f1", "subset_accuracy")
 """Metrics that thresholds can be tuned for."""
 RARE = 20
 """Positives below which a label's cut is not its own alone."""
+DRAWS = 20
+"""Bootstrap samples that a label's cut is the mean over."""
 LEAST_ANSWERED = 20
 """Rows whose answers a precision is measured on, at least."""
 _TURNS = 50
@@ -45,46 +48,57 @@ class Cuts(NamedTuple):
         return few
 
 
-def tune(logits: np.ndarray, truth: np.ndarray, metric: str) -> Cuts:
+def tune(logits: np.ndarray, truth: np.ndarray, metric: str, *, draws: int = DRAWS, seed: int = 0) -> Cuts:
     """The cuts that make a metric best on these rows, those of rare labels drawn towards the common one.
 
-    logits: float [n, k]. truth: 0 or 1 [n, k]. metric: one of TUNABLE.
+    logits: float [n, k]. truth: 0 or 1 [n, k]. metric: one of TUNABLE. draws: how many bootstrap samples of the rows a
+    label's cut is the mean over (not for subset_accuracy); 0: the best cut on the rows themselves. seed: of the draws.
     Raises BadInput for no rows, shapes that do not fit, or another metric.
     """
     if metric not in TUNABLE:
         raise BadInput(f"thresholds for {metric!r}", f"one of {', '.join(TUNABLE)}", "name one of these")
     if logits.ndim != 2 or not len(logits) or truth.shape != logits.shape:
         found = f"logits of shape {logits.shape} and targets of shape {truth.shape}"
-        raise BadInput(
-            found, "at least one row, and a target for each cell", "pass logits and targets of the same rows"
-        )
+        raise BadInput(found, "a row at least, and a target for each cell", "pass logits and targets of the same rows")
     ladder = _Ladder(logits, truth)
     common = _common(ladder, logits, truth > 0, metric)
-    own = _own(ladder, metric)
     if metric == "subset_accuracy":
         own = _by_turns(ladder, logits, truth > 0, np.full(logits.shape[1], common))
-    share = np.minimum(ladder.positives / RARE, 1.0)
-    return Cuts(share * own + (1.0 - share) * common, common, ladder.positives)
+    else:
+        own = _mean_of_draws(ladder, metric, draws, seed) if draws else _own(ladder, metric)
+    positives = ladder.positives.astype(np.int64)
+    share = np.minimum(positives / RARE, 1.0)
+    return Cuts(np.where(positives > 0, share * own, 0.0) + (1.0 - share) * common, common, positives)
 
 
 class _Ladder:
     """Every cut that tells rows apart, label by label.
 
-    Step i of a label gives it to the i rows with the highest logits, i from 0 to n. hits: of these rows those that have
-    the label, int64 [n + 1, k]. possible: bool [n + 1, k], whether such a cut exists: not between equal logits.
+    Step i of a label gives it to the i rows with the highest logits, i from 0 to n. given, hits: the weight of these
+    rows, and of those among them that have the label, float64 [n + 1, k]. possible: bool [n + 1, k], whether such a cut
+    exists: not between equal logits. following: int64 [n, k], the first row from there on that has a weight.
+    weights: of each row; by default 1.
     """
 
     def __init__(self, logits: np.ndarray, truth: np.ndarray) -> None:
-        order = np.argsort(-logits, axis=0, kind="stable")
-        self.sorted = np.take_along_axis(logits, order, axis=0).astype(np.float64)
-        self.order = order
         n, k = logits.shape
-        self.hits = np.zeros((n + 1, k), dtype=np.int64)
-        np.cumsum(np.take_along_axis(truth > 0, order, axis=0), axis=0, out=self.hits[1:])
-        self.positives = self.hits[-1].copy()
+        self.order = np.argsort(-logits, axis=0, kind="stable")
+        self.sorted = np.take_along_axis(logits, self.order, axis=0).astype(np.float64)
         self.possible = np.ones((n + 1, k), dtype=bool)
         self.possible[1:-1] = self.sorted[1:] < self.sorted[:-1]
-        self.given = np.arange(n + 1)[:, None]
+        self._true = np.take_along_axis(truth > 0, self.order, axis=0)
+        self.weigh(np.ones(n))
+
+    def weigh(self, weights: np.ndarray) -> None:
+        """Give the rows other weights: whole numbers, as if each were there so often."""
+        n, k = self.sorted.shape
+        each = weights[self.order]
+        self.given, self.hits = np.zeros((n + 1, k)), np.zeros((n + 1, k))
+        np.cumsum(each, axis=0, out=self.given[1:])
+        np.cumsum(each * self._true, axis=0, out=self.hits[1:])
+        self.positives: np.ndarray = self.hits[-1].copy()
+        there = np.where(each > 0, np.arange(n)[:, None], n)
+        self.following = np.minimum.accumulate(there[::-1], axis=0)[::-1]
 
     def best(self, gains: np.ndarray) -> np.ndarray:
         """int64 [k]: the step with the largest gain [n + 1, k] of each label, the one that gives least among equals."""
@@ -94,10 +108,11 @@ class _Ladder:
     def cut(self, steps: np.ndarray) -> np.ndarray:
         """float64 [k]: logits between the last row that is given the label and the first that is not."""
         n, columns = len(self.sorted), np.arange(len(steps))
-        inside = self.sorted[np.maximum(steps - 1, 0), columns]
-        outside = self.sorted[np.minimum(steps, n - 1), columns]
-        cuts: np.ndarray = np.where(steps == n, inside - 1.0, (inside + outside) / 2.0)
-        cuts[steps == 0] = outside[steps == 0] + 1.0
+        outside = np.where(steps == n, n, self.following[np.minimum(steps, n - 1), columns])
+        above = self.sorted[np.maximum(steps - 1, 0), columns]
+        below = self.sorted[np.minimum(outside, n - 1), columns]
+        cuts: np.ndarray = np.where(outside == n, above - 1.0, (above + below) / 2.0)
+        cuts[steps == 0] = below[steps == 0] + 1.0
         return cuts
 
 
@@ -111,17 +126,34 @@ def _own(ladder: _Ladder, metric: str) -> np.ndarray:
     """The cut of each label, float64 [k]."""
     if metric != "micro_f1":
         return ladder.cut(ladder.best(_f1(ladder)))
-    f1, columns = 0.0, np.arange(len(ladder.positives))
-    total = int(ladder.positives.sum())
+    f1, columns, total = 0.0, np.arange(len(ladder.positives)), float(ladder.positives.sum())
     steps = np.zeros(len(columns), dtype=np.int64)
     for _ in range(_TURNS):  # Dinkelbach: the best ratio is where the best difference is 0
         steps = ladder.best(2.0 * ladder.hits - f1 * ladder.given)
-        hits, given = int(ladder.hits[steps, columns].sum()), int(steps.sum())
+        hits, given = float(ladder.hits[steps, columns].sum()), float(ladder.given[steps, columns].sum())
         following = 2.0 * hits / (given + total) if given + total else 0.0
         if following <= f1:
             break
         f1 = following
     return ladder.cut(steps)
+
+
+def _mean_of_draws(ladder: _Ladder, metric: str, draws: int, seed: int) -> np.ndarray:
+    """The mean cut of each label over bootstrap samples of the rows, of those in which it has any.
+
+    The best cut of one sample jumps from row to row where a few of them decide; the mean does not (Breiman 1996). The
+    ladder is left with the weights of all rows.
+    """
+    n, k = ladder.sorted.shape
+    rng = np.random.default_rng(seed)
+    total, counts = np.zeros(k), np.zeros(k)
+    for _ in range(draws):
+        ladder.weigh(np.bincount(rng.integers(0, n, n), minlength=n).astype(np.float64))
+        there = ladder.positives > 0
+        total += np.where(there, _own(ladder, metric), 0.0)
+        counts += there
+    ladder.weigh(np.ones(n))
+    return np.where(counts > 0, total / np.maximum(counts, 1.0), _own(ladder, metric))
 
 
 def _common(ladder: _Ladder, logits: np.ndarray, truth: np.ndarray, metric: str) -> float:
