@@ -8,8 +8,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics as reference
 
+from snapfit.core.calibration import fit_lines
 from snapfit.core.errors import BadInput
-from snapfit.core.thresholds import RARE, TUNABLE, Cuts, cut_for_precision, cut_keeping, tune
+from snapfit.core.scores import logits_to_scores
+from snapfit.core.thresholds import (
+    DRAWS,
+    RARE,
+    TUNABLE,
+    best_cuts,
+    chance_cuts,
+    cut_for_precision,
+    cut_keeping,
+    tune,
+)
 
 METRICS = {
     "macro_f1": lambda truth, given_: reference.f1_score(truth, given_, average="macro", zero_division=0),
@@ -37,18 +48,11 @@ def best_by_hand(logits: np.ndarray, truth: np.ndarray, metric: str) -> float:
     return max(METRICS[metric](truth, logits >= np.array(cuts)) for cuts in every)
 
 
-def own_cuts(logits: np.ndarray, truth: np.ndarray, metric: str) -> np.ndarray:
-    """Cuts without restraint: rows are repeated until no label is rare, which changes no metric."""
-    times = -(-RARE // max(int(truth.sum(axis=0).min()), 1))
-    return tune(np.repeat(logits, times, axis=0), np.repeat(truth, times, axis=0), metric, draws=0).values
-
-
 @settings(deadline=None, max_examples=40)
 @given(seed=st.integers(0, 10_000), metric=st.sampled_from(TUNABLE[:3]), ties=st.booleans())
 def test_no_cuts_are_better(seed: int, metric: str, ties: bool) -> None:
     logits, truth = rows(9, 2, seed, ties=ties)
-    truth[0] = 1  # each label has a row: without any its cut is the common one
-    got = METRICS[metric](truth, logits >= own_cuts(logits, truth, metric))
+    got = METRICS[metric](truth, logits >= best_cuts(logits, truth, metric))
     assert got == pytest.approx(best_by_hand(logits, truth, metric), abs=1e-12)
 
 
@@ -66,85 +70,99 @@ def test_subset_accuracy_is_not_worse_than_with_one_cut_and_ends_where_no_label_
     logits, truth = rows(80, 3, seed)
     truth[:, 0] = logits[:, 0] > 1.5  # labels that want cuts of their own
     truth[:, 1] = logits[:, 1] > -1.5
-    logits, truth = np.repeat(logits, 8, axis=0), np.repeat(truth, 8, axis=0)  # so that no label is rare
-    made = tune(logits, truth, "subset_accuracy")
-    got = METRICS["subset_accuracy"](truth, logits >= made.values)
-    assert got > METRICS["subset_accuracy"](truth, logits >= made.common)
+    cuts = best_cuts(logits, truth, "subset_accuracy")
+    got = METRICS["subset_accuracy"](truth, logits >= cuts)
+    assert got > METRICS["subset_accuracy"](truth, logits >= tune(logits, truth, "subset_accuracy").common)
     for label in range(3):
         for cut in cuts_of(logits[:, [label]]):
-            other = made.values.copy()
+            other = cuts.copy()
             other[label] = cut
             assert METRICS["subset_accuracy"](truth, logits >= other) <= got + 1e-12
 
 
-def test_rare_labels_are_drawn_towards_the_common_cut() -> None:
+@pytest.mark.parametrize("metric", TUNABLE[:3])
+def test_chance_cuts_are_the_best_for_truth_that_is_drawn_from_the_scores(metric: str) -> None:
+    """Against the best cuts on many rows whose labels are drawn as often as the calibrated scores say."""
+    logits, truth = rows(400, 2, 1)
+    lines = fit_lines(logits, truth, 1.0)
+    chances = logits_to_scores(logits * lines.slopes + lines.shifts, "multi")
     rng = np.random.default_rng(0)
-    logits = rng.normal(size=(400, 4))
-    truth = np.zeros((400, 4))
-    for label, positives in enumerate((100, 20, 5, 0)):
-        truth[np.argsort(-logits[:, label] + rng.normal(size=400) * 0.3)[:positives], label] = 1
-    made = tune(logits, truth, "macro_f1", draws=0)
-    assert made.positives.tolist() == [100, 20, 5, 0]
+    times = 300
+    drawn = (rng.random((times, *truth.shape)) < chances).reshape(-1, 2)
+    repeated = np.tile(logits, (times, 1))
+    got = METRICS[metric](drawn, repeated >= chance_cuts(logits, truth, metric))
+    best = METRICS[metric](drawn, repeated >= best_cuts(repeated, drawn, metric))
+    assert best - 1e-3 < got <= best
+
+
+@pytest.mark.parametrize("metric", TUNABLE[:3])
+@pytest.mark.parametrize("ties", [False, True])
+def test_what_is_tuned_is_half_the_mean_of_samples_and_half_of_chances(metric: str, ties: bool) -> None:
+    """And a rare label's mean is drawn towards the common cut, as far as positives are missing."""
+    logits, truth = rows(300, 4, 7, ties=ties)
+    truth[:, 2] = 0
+    truth[np.argsort(-logits[:, 2])[[0, 1, 3, 8, 20]], 2] = 1
+    truth[:, 3] = 0
+    made = tune(logits, truth, metric, seed=3)
+    assert made.positives[2:].tolist() == [5, 0]
     assert made.rare.tolist() == [False, False, True, True]
-    alone = [
-        tune(np.repeat(logits[:, [i]], 4, 0), np.repeat(truth[:, [i]], 4, 0), "macro_f1", draws=0).values[0]
-        for i in range(3)
-    ]
-    assert made.values[:2] == pytest.approx(alone[:2])
-    assert made.values[2] == pytest.approx(0.25 * alone[2] + 0.75 * made.common)
-    assert made.values[3] == made.common
+    rng = np.random.default_rng(3)
+    samples = [rng.integers(0, 300, 300) for _ in range(DRAWS)]
+    found = np.array([best_cuts(logits[drawn], truth[drawn], metric) for drawn in samples])
+    there = np.array([truth[drawn].any(axis=0) for drawn in samples])
+    own = (found * there).sum(axis=0) / np.maximum(there.sum(axis=0), 1)
+    share = np.array([1.0, 1.0, 5 / RARE, 0.0])
+    expected = (share * own + (1 - share) * made.common + chance_cuts(logits, truth, metric)) / 2
+    assert made.values == pytest.approx(expected)
+    assert tune(logits, truth, metric, seed=3).values.tolist() == made.values.tolist()
+
+
+def test_subset_accuracy_draws_rare_labels_too() -> None:
+    logits, truth = rows(100, 2, 0)
+    truth[:, 1] = 0
+    truth[logits[:, 1].argmax(), 1] = 1
+    made, own = tune(logits, truth, "subset_accuracy"), best_cuts(logits, truth, "subset_accuracy")
+    assert made.values == pytest.approx([own[0], own[1] / RARE + made.common * (1 - 1 / RARE)])
+
+
+def test_it_is_better_on_new_rows_than_what_is_best_on_the_rows_at_hand() -> None:
+    """Over many small sets, on average."""
+    fresh_logits, fresh = rows(20_000, 3, 99)
+    gains = []
+    for seed in range(30):
+        logits, truth = rows(80, 3, seed)
+        cuts = (tune(logits, truth, "macro_f1").values, best_cuts(logits, truth, "macro_f1"))
+        tuned, best = (METRICS["macro_f1"](fresh, fresh_logits >= cut) for cut in cuts)
+        gains.append(tuned - best)
+    assert np.mean(gains) > 2 * np.std(gains) / len(gains) ** 0.5
 
 
 def test_cuts_lie_between_rows_and_none_is_needed() -> None:
-    truth = np.repeat([[1], [1], [0], [0]], 15, axis=0)
-    made = tune(np.repeat([[3.0], [1.0], [0.0], [-2.0]], 15, axis=0), truth, "macro_f1", draws=0)
-    assert made == Cuts(made.values, 0.5, made.positives)
-    assert made.values.tolist() == [0.5]
-    all_true = tune(np.array([[2.0], [1.0]] * RARE), np.ones((2 * RARE, 1)), "micro_f1", draws=0)
-    assert all_true.values[0] < 1.0
+    logits, truth = np.array([[3.0], [1.0], [0.0], [-2.0]]), np.array([[1], [1], [0], [0]])
+    assert best_cuts(logits, truth, "macro_f1").tolist() == [0.5]
+    assert tune(logits, truth, "macro_f1").common == 0.5
+    assert best_cuts(logits, np.ones((4, 1)), "micro_f1")[0] < -2.0
+    assert best_cuts(logits, np.zeros((4, 1)), "micro_f1")[0] > 3.0
 
 
 @pytest.mark.parametrize("metric", TUNABLE)
 def test_order_of_rows_and_of_labels_changes_nothing(metric: str) -> None:
     logits, truth = rows(200, 3, 5)
-    made = tune(logits, truth, metric, draws=0)
+    made = best_cuts(logits, truth, metric)
     order = np.random.default_rng(1).permutation(200)
-    assert tune(logits[order], truth[order], metric, draws=0).values == pytest.approx(made.values)
+    assert best_cuts(logits[order], truth[order], metric) == pytest.approx(made)
     if metric != "subset_accuracy":  # whose turns are taken in the order of the labels
-        assert tune(logits[:, ::-1], truth[:, ::-1], metric, draws=0).values[::-1] == pytest.approx(made.values)
-
-
-@pytest.mark.parametrize("metric", TUNABLE[:3])
-@pytest.mark.parametrize("ties", [False, True])
-def test_with_draws_a_cut_is_the_mean_of_those_of_bootstrap_samples(metric: str, ties: bool) -> None:
-    logits, truth = rows(300, 3, 7, ties=ties)
-    made = tune(logits, truth, metric, draws=6, seed=3)
-    rng = np.random.default_rng(3)
-    samples = [rng.integers(0, 300, 300) for _ in range(6)]
-    alone = [tune(logits[drawn], truth[drawn], metric, draws=0).values for drawn in samples]
-    assert made.values == pytest.approx(np.mean(alone, axis=0))
-    assert tune(logits, truth, metric, draws=6, seed=3).values.tolist() == made.values.tolist()
-
-
-def test_draws_help_on_new_rows() -> None:
-    """Many small sets: on average the mean of draws is better on other rows than the best of each set."""
-    fresh_logits, fresh = rows(20_000, 3, 99)
-    gains = []
-    for seed in range(30):
-        logits, truth = rows(80, 3, seed)
-        cuts = [tune(logits, truth, "macro_f1", draws=draws).values for draws in (20, 0)]
-        with_draws, without = (METRICS["macro_f1"](fresh, fresh_logits >= cut) for cut in cuts)
-        gains.append(with_draws - without)
-    assert np.mean(gains) > 2 * np.std(gains) / len(gains) ** 0.5
+        assert best_cuts(logits[:, ::-1], truth[:, ::-1], metric)[::-1] == pytest.approx(made)
 
 
 def test_what_cannot_be_tuned() -> None:
     logits, truth = rows(10, 2, 0)
-    with pytest.raises(BadInput, match="thresholds for 'nll'"):
-        tune(logits, truth, "nll")
-    for one, other in ((logits[:0], truth[:0]), (logits, truth[:5]), (logits[:, 0], truth[:, 0])):
-        with pytest.raises(BadInput, match="of shape"):
-            tune(one, other, "macro_f1")
+    for function in (tune, best_cuts, chance_cuts):
+        with pytest.raises(BadInput, match="thresholds for 'nll'"):
+            function(logits, truth, "nll")
+        for one, other in ((logits[:0], truth[:0]), (logits, truth[:5]), (logits[:, 0], truth[:, 0])):
+            with pytest.raises(BadInput, match="of shape"):
+                function(one, other, "macro_f1")
 
 
 # ---------------------------------------------------------------- who is answered

@@ -7,16 +7,18 @@ two logits is a better place for a cut than halfway between two scores that are 
     micro_f1                all labels together, to the best there is (Dinkelbach 1967; F/2 is the rule of Lipton 2014)
     subset_accuracy         one cut for all labels, then label by label while that helps
 
-What is best on the rows at hand is not best on others: a label's cut is the mean of the best ones in bootstrap samples.
-A label with fewer than RARE positives is drawn towards the one cut that is best for all labels: of its own cut it keeps
-the share positives / RARE. So a label without any has the common one.
+What is best on the rows at hand is not best on others, so `tune` does not take it: see there. A label with fewer than
+RARE positives is drawn towards the one cut that is best for all labels: of its own cut it keeps the share positives /
+RARE, so that a label without any has nothing of its own.
 """
 
 from typing import NamedTuple
 
 import numpy as np
 
+from snapfit.core.calibration import fit_lines
 from snapfit.core.errors import BadInput
+from snapfit.core.scores import logits_to_scores
 
 TUNABLE = ("macro_f1", "micro_f1", "weighted_f1", "subset_accuracy")
 """Metrics that thresholds can be tuned for."""
@@ -48,27 +50,61 @@ class Cuts(NamedTuple):
         return few
 
 
-def tune(logits: np.ndarray, truth: np.ndarray, metric: str, *, draws: int = DRAWS, seed: int = 0) -> Cuts:
-    """The cuts that make a metric best on these rows, those of rare labels drawn towards the common one.
+def tune(logits: np.ndarray, truth: np.ndarray, metric: str, *, seed: int = 0) -> Cuts:
+    """Where labels should begin to be given for a metric on new rows.
 
-    logits: float [n, k]. truth: 0 or 1 [n, k]. metric: one of TUNABLE. draws: how many bootstrap samples of the rows a
-    label's cut is the mean over (not for subset_accuracy); 0: the best cut on the rows themselves. seed: of the draws.
+    Half way between two estimates of each label's cut: the mean of the best ones over bootstrap samples of the rows,
+    for rare labels drawn towards the common one; and the best one by what calibrated scores promise (`chance_cuts`).
+    For subset_accuracy it is the first alone, without samples.
+
+    logits: float [n, k]. truth: 0 or 1 [n, k]. metric: one of TUNABLE. seed: of the samples.
     Raises BadInput for no rows, shapes that do not fit, or another metric.
     """
+    ladder = _ladder(logits, truth, metric)
+    common = _common(ladder, logits, truth > 0, metric)
+    positives = ladder.positives.astype(np.int64)
+    if metric == "subset_accuracy":
+        own = _by_turns(ladder, logits, truth > 0, np.full(logits.shape[1], common))
+    else:
+        own = _mean_of_draws(ladder, metric, DRAWS, seed)
+    share = np.minimum(positives / RARE, 1.0)
+    values = np.where(positives > 0, share * own, 0.0) + (1.0 - share) * common
+    if metric != "subset_accuracy":
+        values = (values + chance_cuts(logits, truth, metric)) / 2.0
+    return Cuts(values, common, positives)
+
+
+def best_cuts(logits: np.ndarray, truth: np.ndarray, metric: str) -> np.ndarray:
+    """The cuts with the highest metric on these rows of all there are, float64 [k]; arguments and errors as of `tune`.
+
+    For subset_accuracy they are the best of each label by itself, the others given.
+    """
+    ladder = _ladder(logits, truth, metric)
+    if metric != "subset_accuracy":
+        return _own(ladder, metric)
+    common = _common(ladder, logits, truth > 0, metric)
+    return _by_turns(ladder, logits, truth > 0, np.full(logits.shape[1], common))
+
+
+def chance_cuts(logits: np.ndarray, truth: np.ndarray, metric: str) -> np.ndarray:
+    """The cuts with the highest metric if every row had its labels as likely as calibrated scores say, float64 [k].
+
+    The plug-in rule (Dembczynski et al. 2013; Koyejo et al. 2014): scores have a line each (`fit_lines`), two numbers a
+    label, which few positives can tell better than the place of a cut. Of F1 only. Arguments and errors as of `tune`.
+    """
+    ladder = _ladder(logits, truth, metric)
+    lines = fit_lines(logits, truth, 1.0)
+    ladder.suppose(logits_to_scores(logits.astype(np.float64) * lines.slopes + lines.shifts, "multi"))
+    return _own(ladder, metric)
+
+
+def _ladder(logits: np.ndarray, truth: np.ndarray, metric: str) -> "_Ladder":
     if metric not in TUNABLE:
         raise BadInput(f"thresholds for {metric!r}", f"one of {', '.join(TUNABLE)}", "name one of these")
     if logits.ndim != 2 or not len(logits) or truth.shape != logits.shape:
         found = f"logits of shape {logits.shape} and targets of shape {truth.shape}"
         raise BadInput(found, "a row at least, and a target for each cell", "pass logits and targets of the same rows")
-    ladder = _Ladder(logits, truth)
-    common = _common(ladder, logits, truth > 0, metric)
-    if metric == "subset_accuracy":
-        own = _by_turns(ladder, logits, truth > 0, np.full(logits.shape[1], common))
-    else:
-        own = _mean_of_draws(ladder, metric, draws, seed) if draws else _own(ladder, metric)
-    positives = ladder.positives.astype(np.int64)
-    share = np.minimum(positives / RARE, 1.0)
-    return Cuts(np.where(positives > 0, share * own, 0.0) + (1.0 - share) * common, common, positives)
+    return _Ladder(logits, truth)
 
 
 class _Ladder:
@@ -86,8 +122,13 @@ class _Ladder:
         self.sorted = np.take_along_axis(logits, self.order, axis=0).astype(np.float64)
         self.possible = np.ones((n + 1, k), dtype=bool)
         self.possible[1:-1] = self.sorted[1:] < self.sorted[:-1]
-        self._true = np.take_along_axis(truth > 0, self.order, axis=0)
+        self._true = np.take_along_axis(truth > 0, self.order, axis=0).astype(np.float64)
         self.weigh(np.ones(n))
+
+    def suppose(self, chances: np.ndarray) -> None:
+        """Take every row to have each label as much as its chance says, 0..1 [n, k]."""
+        self._true = np.take_along_axis(chances, self.order, axis=0)
+        self.weigh(np.ones(len(chances)))
 
     def weigh(self, weights: np.ndarray) -> None:
         """Give the rows other weights: whole numbers, as if each were there so often."""
