@@ -152,11 +152,27 @@ def test_thresholds_that_promise_nothing_are_left_out() -> None:
 
 def test_few_rows_keep_the_default_unless_asked_for() -> None:
     rows = multi_rows(THRESHOLD_ROWS - 1, shift=2.0)
-    fitted = fit(rows, "multi")
+    fitted = fit(rows, "multi", calibrate=None)
     assert fitted.rule.thresholds is None
     assert fitted.report["thresholds"] == "default"
     assert "held-out rows" in fitted.report["why"]["thresholds"]
     assert fit(rows, "multi", thresholds="tuned").rule.thresholds is not None
+
+
+def test_lines_alone_change_no_decision() -> None:
+    rows = multi_rows(1_000, shift=1.5)
+    fitted = fit(rows, "multi", calibrate="platt", thresholds=0.5)
+    default = fit_rule(rows, DecisionSection(calibrate="platt"), "multi", NAMES, metric="nll")
+    few = fit(rows.take(np.arange(THRESHOLD_ROWS - 1)), "multi", calibrate="platt")
+    assert few.report["thresholds"] == "default"
+    chosen = few.rule.answers(rows.logits).chosen
+    assert chosen is not None
+    np.testing.assert_array_equal(chosen, rows.logits >= 0)
+    assert default.report["thresholds"] == "tuned"
+    literal = fitted.rule.answers(rows.logits).chosen
+    assert literal is not None
+    assert (literal != chosen).any()  # a number that is given is one of calibrated scores
+    assert (fitted.report["thresholds"], fitted.rule.thresholds) == ("stated", (0.5,) * 4)
 
 
 def test_stated_thresholds_and_counts() -> None:

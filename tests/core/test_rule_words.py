@@ -68,6 +68,7 @@ def test_figures_of_a_single_label() -> None:
 
 
 def test_figures_of_many_labels() -> None:
+    assert "reaches what 0.5 was before calibration, 0." in told("multi", n=60, calibrate="platt")
     text = told("multi", thresholds="tuned", threshold_metric="macro_f1")
     assert "tuned for macro_f1" in text
     assert " with 0.5, " in text

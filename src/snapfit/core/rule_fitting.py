@@ -59,7 +59,8 @@ class FittedRule:
     """A rule, and what is known about it.
 
     report: plain values, empty for a regression: rows (in scope), out_of_scope_rows, calibration (none, temperature or
-    platt), why {calibration, thresholds: in words}; of many labels thresholds (tuned, stated or default), metric (what
+    platt), why {calibration, thresholds: in words}; of many labels thresholds (tuned, stated, or default: what 0.5 was
+    before calibration), metric (what
     they were tuned for, or None) and rare (labels drawn towards the common threshold); of one label refusals
     [{reason, by, target, least, reached}]. Metrics of these rows by name: plain (temperature 1, thresholds 0.5, every
     row answered), fitted (the rule on the rows it was fitted on), expected (cross-fitted; None for too few rows); and
@@ -153,7 +154,8 @@ def fit_rule(
     report: dict[str, Any] = {"rows": len(inside), "out_of_scope_rows": len(rows) - len(inside)}
     report |= {"calibration": method, "why": {"calibration": why_calibration}}
     if task == "multi":
-        report["thresholds"] = "tuned" if tuned else "stated" if rule.thresholds is not None else "default"
+        stated = not isinstance(settings.thresholds, str)
+        report["thresholds"] = "tuned" if tuned else "stated" if stated else "default"
         report["metric"] = goal
         report["why"]["thresholds"] = why_thresholds
         report["rare"] = [names[i] for i in rare]
@@ -244,7 +246,7 @@ class _Fitting:
             return False, f"{len(rows)} held-out rows, of {THRESHOLD_ROWS} that tuned thresholds take"
         found = [self.expected(rows, self.rule(rows, method, goal)[0], method, goal) for goal in (metric, None)]
         tuned, plain = (0.0 if one is None else one.metrics()[metric] for one in found)
-        figures = f"cross-fitted {metric} {tuned:.4f} tuned, {plain:.4f} with the default of 0.5"
+        figures = f"cross-fitted {metric} {tuned:.4f} tuned, {plain:.4f} with 0.5"
         return not is_better(metric, plain, tuned), figures
 
     # ---------------------------------------------------------------- one rule
@@ -256,6 +258,8 @@ class _Fitting:
         """
         rule, rare = self._calibrated(rows, method), list[int]()
         thresholds = _stated(self.settings, self.names)
+        if thresholds is None and rule.shifts is not None:  # what was 0.5, so that lines alone change no decision
+            thresholds = tuple(logits_to_scores(np.array([rule.shifts]), "multi")[0].tolist())
         if metric is not None:
             slopes, shifts = (1.0, 0.0) if rule.slopes is None else (np.array(rule.slopes), np.array(rule.shifts))
             cuts = tune(

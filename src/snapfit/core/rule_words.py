@@ -54,6 +54,8 @@ def _multi(rule: Mapping[str, Any], report: Mapping[str, Any]) -> list[str]:
     limits = rule.get("thresholds")
     if limits is None:
         what = "reaches 0.5"
+    elif report.get("thresholds") == "default":
+        what = f"reaches what 0.5 was before calibration, {min(limits):.3g} to {max(limits):.3g}"
     elif min(limits) == max(limits):
         what = f"reaches {limits[0]:.3g}"
     else:
