@@ -24,11 +24,13 @@ if TYPE_CHECKING:
     from snapfit.ship.measuring import evaluate
     from snapfit.ship.pipeline import train
     from snapfit.ship.rate_finding import RangeTest, find_lr
+    from snapfit.ship.redeciding import DecideResult, decide
     from snapfit.ship.result import TrainResult
 
 __all__ = [
     "BadInput",
     "CheckReport",
+    "DecideResult",
     "Predictor",
     "RangeTest",
     "Recipe",
@@ -36,6 +38,7 @@ __all__ = [
     "TrainResult",
     "__version__",
     "check",
+    "decide",
     "ensemble",
     "evaluate",
     "find_lr",
@@ -47,12 +50,14 @@ __all__ = [
 _HOMES = {
     "BadInput": "snapfit.core.errors",
     "CheckReport": "snapfit.ship.check_report",
+    "DecideResult": "snapfit.ship.redeciding",
     "Predictor": "snapfit.runtime.predictor",
     "RangeTest": "snapfit.ship.rate_finding",
     "Recipe": "snapfit.core.recipe",
     "SnapfitError": "snapfit.core.errors",
     "TrainResult": "snapfit.ship.result",
     "check": "snapfit.ship.checking",
+    "decide": "snapfit.ship.redeciding",
     "ensemble": "snapfit.ship.ensembling",
     "evaluate": "snapfit.ship.measuring",
     "find_lr": "snapfit.ship.rate_finding",

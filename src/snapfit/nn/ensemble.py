@@ -19,7 +19,7 @@ from snapfit.core.labels import Task
 from snapfit.data.batches import Batch
 from snapfit.nn.classifier import Classifier, encoder_layers
 from snapfit.nn.families import depth_reader, n_depths
-from snapfit.nn.inference import batch_logits
+from snapfit.nn.inference import batch_outputs
 from snapfit.nn.member_weights import same_bits
 from snapfit.nn.packed_encoder import is_packed
 
@@ -72,8 +72,19 @@ class EnsembleBackend:
 
         A row for which a model gives logits that are not finite is NaN.
         """
+        return self._outputs(batch)[0]
+
+    def logits_and_vectors(self, batch: Batch) -> tuple[np.ndarray, np.ndarray]:
+        """Logits, and what the first model's last linear layer takes: float32 [rows, width]."""
+        logits, vectors = self._outputs(batch, vectors=True)
+        assert vectors is not None
+        return logits, vectors
+
+    def _outputs(self, batch: Batch, *, vectors: bool = False) -> tuple[np.ndarray, np.ndarray | None]:
         with self._lock, torch.inference_mode(), self._trunk_heard():
-            return self._mean([batch_logits(model, batch, self.device) for model in self.models])
+            logits, found = batch_outputs(self.models[0], batch, self.device, vectors=vectors)
+            others = [batch_outputs(model, batch, self.device)[0] for model in self.models[1:]]
+        return self._mean([logits, *others]), found
 
     def _mean(self, parts: Sequence[np.ndarray]) -> np.ndarray:
         """One row that is not finite must not hide which it is from whoever asked for the batch."""
