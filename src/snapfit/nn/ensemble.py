@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from snapfit.core.combining import as_logits, combine
+from snapfit.core.combining import as_logits, combine, mean_energy
 from snapfit.core.errors import BadInput
 from snapfit.core.labels import Task
 from snapfit.data.batches import Batch
@@ -25,7 +25,7 @@ from snapfit.nn.packed_encoder import is_packed
 
 
 class EnsembleBackend:
-    """Runs models in inference mode and gives logits whose scores are the mean of theirs.
+    """Runs models in inference mode and gives logits whose scores, and whose energy, are the mean of theirs.
 
     models: put into evaluation mode and onto the device; the first is otherwise left as it is, the others are the
     backend's from now on, since their lowest layers may compute nothing any more. shares: of each in the mean, above 0.
@@ -91,6 +91,8 @@ class EnsembleBackend:
         finite = np.all([np.isfinite(part).all(axis=1) for part in parts], axis=0)[:, None]
         parts = [np.where(finite, part, 0.0) for part in parts]
         mean = as_logits(combine(parts, self._temperatures, self.task, 1.0, shares=self._shares), self.task)
+        if self.task == "single":
+            mean = mean + mean_energy(parts, self._temperatures, self._shares)
         return np.where(finite, mean, np.nan).astype(np.float32)
 
     @contextmanager

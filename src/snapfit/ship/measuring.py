@@ -66,8 +66,7 @@ def evaluate(
     opened, other = _bundles(bundle, against, out_of_scope_label)
     reading = {"text": text, "pair": pair, "label": label, "delimiter": delimiter}
     parts = _parts(opened, table, {**reading, "encoding": encoding, "format": format}, out_of_scope_label)
-    names = parts.column_names
-    questions.check_columns(names)
+    questions.check_columns(names := parts.column_names)
     outside: dict[str, Any] = {"out_of_scope": out_of_scope_label}
     told: dict[str, Any] = {"against": other, "rows_format": rows, "all_scores": all_scores}
     if out is not None:
@@ -81,11 +80,14 @@ def evaluate(
         found = evaluate_bundle(
             predictor, parts, against=second, questions=questions, on_piece=write, progress=progress, **outside
         )
-        paths = {"bundle": bundle, "against": against, "out": out}
-        result = {name: None if path is None else str(path) for name, path in paths.items()} | found
+        result = _paths(bundle=bundle, against=against, out=out) | found
         finish(result)
-    result["mistakes"] = result["mistakes"][:TOP_MISTAKES]
-    return {**result, "seconds": round(time.monotonic() - start, 2)}
+    seconds = round(time.monotonic() - start, 2)
+    return {**result, "mistakes": result["mistakes"][:TOP_MISTAKES], "seconds": seconds}
+
+
+def _paths(**paths: str | Path | None) -> dict[str, Any]:
+    return {name: None if path is None else str(path) for name, path in paths.items()}
 
 
 def _bundles(bundle: str | Path, against: str | Path | None, out_of_scope: str | None) -> tuple[Bundle, Bundle | None]:

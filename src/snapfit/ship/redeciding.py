@@ -147,7 +147,8 @@ def _fit(bundle: Bundle, recipe: Recipe, rows: HeldRows, centroids: Centroids | 
     for one in fitted.report.get("refusals", ()):
         if not one["reached"]:
             found = f"a {one['by']} of {one['target']:g}, which no share of the answers has on these rows"
-            raise BadInput(found, "one that can be reached", "ask for less: --set decision.abstain_precision=0.9")
+            less = f"--set decision.abstain_{one['by']}={0.95 * one['target']:.2g}"
+            raise BadInput(found, "one that can be reached", f"ask for less, such as {less}")
     return fitted
 
 
