@@ -141,7 +141,7 @@ BUNDLES = [
     bundle("with weights changed by one bit", flipped, "model.safetensors", "changed"),
     bundle("with a broken manifest", with_file("MANIFEST.json", b"{}"), "MANIFEST.json"),
     bundle("with broken settings", with_file("snapfit.json", b"{"), "snapfit.json"),
-    bundle("of a newer format", edited("snapfit.json", format_version=3), "format 3", "install -U"),
+    bundle("of a newer format", edited("snapfit.json", format_version=4), "format 4", "install -U"),
     bundle("with an edited label set", edited("snapfit.json", labels={}), "snapfit.json"),
     bundle("with a link out of it", linked_out, "link"),
     bundle("with a file too many", with_file("extra.txt", b"x"), "extra.txt"),

@@ -116,7 +116,7 @@ CONTINUED = [
     further("a damaged bundle", "--continue-from b", "model.safetensors", "changed", change=flipped),
     further("a cut bundle", "--continue-from b", "model.safetensors", "bytes", change=cut("model.safetensors")),
     further(
-        "a bundle of a newer format", "--continue-from b", "format 3", change=edited("snapfit.json", format_version=3)
+        "a bundle of a newer format", "--continue-from b", "format 4", change=edited("snapfit.json", format_version=4)
     ),
     further("a head that is none", "--encoder b --set model.head=kept --set model.pooling=max", "the pooling of b"),
     case(

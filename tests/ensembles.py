@@ -1,12 +1,14 @@
 """Models that differ from a first one above a trunk, for tests of answers that several models give."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
 import toys
+from snapfit.core.decisions import DecisionRule
 from snapfit.core.recipe import Recipe
 from snapfit.data.batches import Batch
 from snapfit.nn.backend import TorchBackend
@@ -61,4 +63,9 @@ def answer_of_three(model: Classifier, *, trunks: tuple[int, int] = (1, 2)) -> A
     """The answer of a model and of two that differ from it above these trunks."""
     others = tuple(changed_above(model, trunk, seed=7 + i) for i, trunk in enumerate(trunks))
     made_of = {"rule": "the least error", "expected": {"accuracy": 0.9}}
-    return Answer("greedy selection", others, SHARES, TEMPERATURES, TEMPERATURE, made_of)
+    return Answer("greedy selection", others, SHARES, TEMPERATURES, made_of)
+
+
+def with_answer(fitted: Fitted, answer: Answer | None, temperature: float = 1.0) -> Fitted:
+    """What was fitted, with another answer, whose logits are divided by a temperature."""
+    return replace(fitted, answer=answer, rule=DecisionRule(fitted.label_set.task, temperature), report={})

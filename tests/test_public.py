@@ -18,11 +18,13 @@ from snapfit.ship.ensembling import ensemble
 from snapfit.ship.measuring import evaluate
 from snapfit.ship.pipeline import TrainResult, train
 from snapfit.ship.rate_finding import RangeTest, find_lr
+from snapfit.ship.redeciding import DecideResult, decide
 from snapfit.version import __version__
 
 PUBLIC = {
     "BadInput": BadInput,
     "CheckReport": CheckReport,
+    "DecideResult": DecideResult,
     "Explanation": Explanation,
     "Predictor": Predictor,
     "RangeTest": RangeTest,
@@ -31,6 +33,7 @@ PUBLIC = {
     "TrainResult": TrainResult,
     "__version__": __version__,
     "check": check,
+    "decide": decide,
     "ensemble": ensemble,
     "evaluate": evaluate,
     "find_lr": find_lr,

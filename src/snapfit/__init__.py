@@ -25,11 +25,13 @@ if TYPE_CHECKING:
     from snapfit.ship.measuring import evaluate
     from snapfit.ship.pipeline import train
     from snapfit.ship.rate_finding import RangeTest, find_lr
+    from snapfit.ship.redeciding import DecideResult, decide
     from snapfit.ship.result import TrainResult
 
 __all__ = [
     "BadInput",
     "CheckReport",
+    "DecideResult",
     "Explanation",
     "Predictor",
     "RangeTest",
@@ -38,6 +40,7 @@ __all__ = [
     "TrainResult",
     "__version__",
     "check",
+    "decide",
     "ensemble",
     "evaluate",
     "find_lr",
@@ -49,6 +52,7 @@ __all__ = [
 _HOMES = {
     "BadInput": "snapfit.core.errors",
     "CheckReport": "snapfit.ship.check_report",
+    "DecideResult": "snapfit.ship.redeciding",
     "Explanation": "snapfit.runtime.explanations",
     "Predictor": "snapfit.runtime.predictor",
     "RangeTest": "snapfit.ship.rate_finding",
@@ -56,6 +60,7 @@ _HOMES = {
     "SnapfitError": "snapfit.core.errors",
     "TrainResult": "snapfit.ship.result",
     "check": "snapfit.ship.checking",
+    "decide": "snapfit.ship.redeciding",
     "ensemble": "snapfit.ship.ensembling",
     "evaluate": "snapfit.ship.measuring",
     "find_lr": "snapfit.ship.rate_finding",

@@ -3,6 +3,7 @@
 import json
 import os
 import pty
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -68,7 +69,7 @@ def test_a_large_table_is_measured_in_parts(run: Any, workplace: Path, monkeypat
     parts = json.loads(outcome.out)
     assert parts["metrics"] == pytest.approx(whole["metrics"], abs=1e-6)
     assert parts["per_label"] == whole["per_label"]
-    for key in ("rows", "source", "coverage"):
+    for key in ("rows", "source", "decides", "unanswered"):
         assert parts[key] == whole[key]
     kinds = [[(one["true"], one["predicted"], one["rows"]) for one in found["mistakes"]] for found in (parts, whole)]
     assert kinds[0] == kinds[1]
@@ -174,10 +175,28 @@ def test_of_many_labels_the_weakest_are_shown(tmp_path: Path, capsys: pytest.Cap
 
 
 def test_rows_without_an_answer_are_shown_as_such(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    result = measured(tmp_path, [{"text": word, "label": "good"} for word in tiny_bundle.WORDS])
-    result["coverage"] |= {"answered": 15, "unanswered": 4, "value": 15 / 19, "accuracy": 0.8}
-    result["coverage"]["accuracy_interval"] = [0.5, 0.9]
-    assert "15 of 19 rows have one, 0.7895" in shown(result, capsys)
+    rule = {"decision": {"least_score": 0.9}, "format_version": 3}
+    rows = [{"text": word, "label": "good"} for word in tiny_bundle.WORDS]
+    result = measured(tmp_path, rows, **rule)
+    text, (silent,) = shown(result, capsys), result["unanswered"].values()
+    assert 0 < silent < 19
+    assert f"{19 - silent} of 19 rows have one; without: {silent} low score" in text
+    assert f"{result['metrics']['coverage']:.4f}" in text
+    assert "no answer (low score) where the highest score is below 0.9" in text
+    assert re.search(rf"{silent} +good +\(no answer\)", text)
+
+
+def test_rows_that_no_label_is_right_for_have_a_label_of_their_own(tmp_path: Path, run: Any) -> None:
+    folder = tiny_bundle.write_tiny_bundle(tmp_path / "bundle")
+    rows = [{"text": word, "label": "good" if i % 2 else "none"} for i, word in enumerate(tiny_bundle.WORDS)]
+    trained.write_csv(tmp_path / "rows.csv", rows)
+    for arguments, words in (
+        (("--out-of-scope-label", "fair"), "a label that the bundle was not trained to give"),
+        ((), "'none'"),
+    ):
+        outcome = run("evaluate", folder, tmp_path / "rows.csv", *arguments)
+        assert outcome.code == 2
+        assert words in outcome.err
 
 
 def test_everything_is_written_and_compared(run: Any, workplace: Path) -> None:

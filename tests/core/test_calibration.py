@@ -1,13 +1,22 @@
-"""Temperatures against a search by scikit-learn's own loss, calibration errors against hand-made bins."""
+"""Temperatures and lines against searches by other means, calibration errors against hand-made bins."""
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.optimize import minimize_scalar
+from scipy.optimize import minimize, minimize_scalar
 from sklearn.metrics import log_loss
 
-from snapfit.core.calibration import COLDEST, HOTTEST, calibration_error, fit_temperature
+from snapfit.core.calibration import (
+    COLDEST,
+    HOTTEST,
+    PRIOR,
+    Reliability,
+    calibration_error,
+    doubt_of,
+    fit_lines,
+    fit_temperature,
+)
 from snapfit.core.errors import BadInput
 from snapfit.core.scores import logits_to_scores
 
@@ -53,6 +62,24 @@ def test_what_is_always_right_is_as_cold_as_allowed_and_what_is_always_wrong_as_
     wrong = (right + 1) % 4 if task == "single" else 1 - right
     assert fit_temperature(logits, right, task) == pytest.approx(COLDEST, rel=1e-3)  # type: ignore[arg-type]
     assert fit_temperature(logits, wrong, task) == pytest.approx(HOTTEST, rel=1e-3)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("task", ["single", "multi"])
+def test_doubt_spreads_a_part_of_each_target(task: str) -> None:
+    logits, targets = drawn(5, task, sharpness=2.0)
+
+    def loss(log_t: float) -> float:
+        scores = logits_to_scores(logits, task, float(np.exp(log_t)))  # type: ignore[arg-type]
+        if task == "single":
+            spread = 0.9 * np.eye(4)[targets] + 0.1 / 4
+            return float(-(spread * np.log(scores)).sum(axis=1).mean())
+        spread = 0.9 * targets + 0.1 * (1 - targets)
+        return float(-(spread * np.log(scores) + (1 - spread) * np.log(1 - scores)).mean())
+
+    reference = minimize_scalar(loss, bounds=(-2, 3), method="bounded", options={"xatol": 1e-9})
+    got = fit_temperature(logits, targets, task, doubt=0.1)  # type: ignore[arg-type]
+    assert got == pytest.approx(np.exp(reference.x), rel=1e-4)
+    assert doubt_of(np.zeros((3, 4))) == 1 / 14
 
 
 def test_logits_that_say_nothing_and_regressions_keep_temperature_one() -> None:
@@ -111,3 +138,52 @@ def test_shapes_that_do_not_fit(function: object) -> None:
     ):
         with pytest.raises(BadInput, match="of shape"):
             function(values, targets, task)  # type: ignore[operator]
+
+
+# ---------------------------------------------------------------- lines
+
+
+def test_lines_are_logistic_regressions_beside_a_prior() -> None:
+    logits, targets = drawn(2, "multi", rows=600, sharpness=2.0)
+    logits = logits - np.array([2.0, 0.0, -1.0, 0.0])
+    made = fit_lines(logits, targets, 2.0)
+    for label in range(4):
+        x, y = logits[:, label] / 2.0, targets[:, label]
+
+        def loss(line: np.ndarray, x: np.ndarray = x, y: np.ndarray = y) -> float:
+            values = x * line[0] + line[1]
+            nll = np.logaddexp(0.0, np.where(y > 0, -values, values)).sum()
+            return float(nll + PRIOR / 2 * ((line[0] - 1) ** 2 + line[1] ** 2))
+
+        reference = minimize(loss, [1.0, 0.0], method="BFGS", options={"gtol": 1e-8})
+        assert [made.slopes[label], made.shifts[label]] == pytest.approx(reference.x.tolist(), abs=1e-4)
+
+
+def test_a_label_without_rows_stays_near_the_common_temperature_and_slopes_stay_above_0() -> None:
+    rng = np.random.default_rng(0)
+    logits = rng.normal(size=(12, 2)) - 4.0
+    targets = np.zeros((12, 2))
+    made = fit_lines(logits, targets, 1.0)
+    assert np.abs(made.slopes - 1.0).max() < 0.2
+    assert np.abs(made.shifts).max() < 0.2
+    against = fit_lines(np.linspace(-3, 3, 400)[:, None], (np.linspace(-3, 3, 400) < 0).astype(float)[:, None], 1.0)
+    assert against.slopes[0] > 0
+
+
+def test_reliability_by_hand_and_in_parts() -> None:
+    confidence, right = np.array([0.05, 0.12, 0.9, 0.95, 1.0]), np.array([False, True, True, False, True])
+    whole, parts = Reliability(10), Reliability(10)
+    whole.add(confidence, right)
+    for part in ([0], [], [1, 2], [3, 4]):
+        parts.add(confidence[part], right[part])
+    assert whole.table() == parts.table()
+    assert [(one["from"], one["to"], one["answers"]) for one in whole.table()] == [
+        (0, 0.1, 1),
+        (0.1, 0.2, 1),
+        (0.9, 1, 3),
+    ]
+    assert whole.table()[2]["confidence"] == pytest.approx(0.95)
+    assert whole.table()[2]["right"] == pytest.approx(2 / 3)
+    assert whole.error == pytest.approx((0.05 + 0.88 + 0.85) / 5)
+    assert Reliability().error == 0.0
+    assert Reliability().table() == []

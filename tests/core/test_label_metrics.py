@@ -13,16 +13,21 @@ from snapfit.core.labels import Task
 def some_counts(rng: np.random.Generator, n: int, k: int) -> LabelCounts:
     hits = rng.integers(0, 9, (n, k))
     given, support = hits + rng.integers(0, 5, (n, k)), hits + rng.integers(0, 5, (n, k))
-    rows = support.sum(axis=1) + 1
-    return LabelCounts(rows, rng.integers(0, rows), -rng.random(n), hits, given, support)
+    outside = rng.integers(0, 9, n)
+    rows = np.maximum(given.sum(axis=1), support.sum(axis=1)) + outside + 1
+    return LabelCounts(
+        rows, rng.integers(0, rows), -rng.random(n), hits, given, support, outside, rng.integers(0, outside + 1)
+    )
 
 
 @pytest.mark.parametrize("task", ["single", "multi"])
 def test_many_at_once_are_each_alone(task: Task) -> None:
-    counts = some_counts(np.random.default_rng(0), 40, 5)
-    together = label_metrics(task, counts)
+    counts, outside = some_counts(np.random.default_rng(0), 40, 5), task == "single"
+    together = label_metrics(task, counts, refuses=True, out_of_scope=outside)
+    assert ("refusal_recall" in together) is outside
     for i in range(40):
-        alone = {k: float(v) for k, v in label_metrics(task, LabelCounts(*(part[i] for part in counts))).items()}
+        one = LabelCounts(*(part[i] for part in counts))
+        alone = {k: float(v) for k, v in label_metrics(task, one, refuses=True, out_of_scope=outside).items()}
         assert {name: value[i] for name, value in together.items()} == pytest.approx(alone)
 
 

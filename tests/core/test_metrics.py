@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from snapfit.core import metrics
+from snapfit.core.calibration import calibration_error
 from snapfit.core.errors import BadInput
 from snapfit.core.metrics import METRICS, compute_metrics, is_better, standard_error
 from snapfit.core.scores import logits_to_scores
@@ -33,6 +34,7 @@ def test_single_equals_scikit_learn(seed: int, n: int, k: int, n_used: int) -> N
             "weighted_f1": sk.f1_score(targets, predicted, average="weighted"),
             "mcc": sk.matthews_corrcoef(targets, predicted),
             "nll": sk.log_loss(targets, scores, labels=range(k)),
+            "ece": calibration_error(scores, targets, "single"),
         }
     got = compute_metrics("single", scores, targets)
     assert got == pytest.approx(expected, abs=1e-9)
@@ -60,6 +62,7 @@ def test_multi_equals_scikit_learn(seed: int, n: int, k: int, density: float, ow
         "weighted_f1": both["weighted"],
         "subset_accuracy": sk.accuracy_score(truth, chosen) if k > 1 else (truth == chosen).mean(),
         "nll": sk.log_loss(truth.ravel(), scores.ravel(), labels=[0, 1]),
+        "ece": calibration_error(scores, truth, "multi"),
     }
     assert compute_metrics("multi", scores, targets, thresholds=thresholds) == pytest.approx(expected, abs=1e-9)
 

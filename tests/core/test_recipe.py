@@ -37,6 +37,8 @@ DEFAULTS = {
     "regularise": dict(r_drop=0.0, adversarial=0.0, dropout_samples=1),
     "ensemble": dict(members=0, rounds=0, restart="anchor", anchor_share=0.6, restart_rate=0.5, restart_head_rate=0.1,
                      rewarm_fraction=0.05, student_epochs=0.0, teacher_share=0.5, ema_share=0.0, tail_share=0.0),
+    "decision": dict(calibrate="auto", thresholds="auto", threshold_metric="auto", min_labels=0, max_labels=None,
+                     abstain_precision=None, abstain_coverage=None, out_of_scope=None, in_scope_share=0.97),
     "checkpoint": dict(every_steps="auto", keep=2),
     "log": dict(level="info", interval_steps="auto"),
 }  # fmt: skip
@@ -93,6 +95,12 @@ def test_defaults():
         (["train.folds=21"], "train.folds is '21'"),
         (["regularise.r_drop=-1"], "regularise.r_drop is '-1'"),
         (["regularise.dropout_samples=0"], "regularise.dropout_samples is '0'"),
+        (["decision.min_labels=3", "decision.max_labels=2"], "min_labels is 3, decision.max_labels is 2"),
+        (["decision.abstain_precision=0.9", "decision.abstain_coverage=0.5"], "abstain_coverage is 0.5"),
+        (["decision.thresholds=1.5"], "decision.thresholds is '1.5'"),
+        (["decision.thresholds={a: 2}"], "decision.thresholds is"),
+        (["decision.in_scope_share=1"], "decision.in_scope_share is '1'"),
+        (["decision.max_labels=0"], "decision.max_labels is '0'"),
     ],
 )
 def test_options_that_do_not_go_together(overrides, found):

@@ -1,4 +1,4 @@
-"""Scores against scipy's closed forms, and decisions."""
+"""Scores against scipy's closed forms, and thresholds."""
 
 import numpy as np
 import pytest
@@ -9,7 +9,7 @@ from hypothesis.extra import numpy as hnp
 
 from snapfit.core.errors import BadInput, WorkFailed
 from snapfit.core.labels import TASKS
-from snapfit.core.scores import above_thresholds, decide, logits_to_scores
+from snapfit.core.scores import above_thresholds, logits_to_scores
 
 logit_arrays = hnp.arrays(
     np.float32, st.tuples(st.integers(0, 5), st.integers(1, 6)), elements=st.floats(-1e4, 1e4, width=32)
@@ -60,31 +60,6 @@ def test_logits_that_are_no_answer() -> None:
             logits_to_scores(np.zeros((1, 2)), "single", temperature)
 
 
-def test_decisions() -> None:
-    scores = np.array([[0.2, 0.8], [0.5, 0.5], [0.7, 0.1]])
-    assert decide(scores, "single", ["n", "y"]) == ["y", "n", "n"]
-    assert decide(scores, "multi", ["n", "y"]) == [["y"], ["n", "y"], ["n"]]
-    thresholds = np.array([0.6, 0.9])
-    assert decide(scores, "multi", ["n", "y"], thresholds=thresholds) == [[], [], ["n"]]
-    values = decide(np.array([[1.5], [2.0]]), "regression", ["score"])
-    assert values == [1.5, 2.0]
-    assert all(type(value) is float for value in values)
-
-
-@given(
-    scores=hnp.arrays(np.float64, (4, 3), elements=st.floats(0, 1)),
-    thresholds=hnp.arrays(np.float64, 3, elements=st.floats(0, 1)),
-)
-def test_multi_decisions_one_by_one(scores: np.ndarray, thresholds: np.ndarray) -> None:
-    names = ["a", "b", "c"]
-    expected = [[n for n, s, t in zip(names, row, thresholds, strict=True) if s >= t] for row in scores]
-    assert decide(scores, "multi", names, thresholds=thresholds) == expected
-
-
 def test_shapes_that_do_not_fit() -> None:
-    with pytest.raises(BadInput, match="for 3 labels"):
-        decide(np.zeros((2, 2)), "single", ["a", "b", "c"])
     with pytest.raises(BadInput, match="thresholds"):
         above_thresholds(np.zeros((2, 2)), np.zeros(3))
-    assert decide(np.zeros((0, 2)), "single", ["a", "b"]) == []
-    assert decide(np.zeros((0, 2)), "multi", ["a", "b"]) == []

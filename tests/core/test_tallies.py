@@ -6,11 +6,14 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sklearn.metrics import log_loss, matthews_corrcoef
 
+from snapfit.core.calibration import calibration_error
 from snapfit.core.correlation import RegressionTally
+from snapfit.core.decisions import DecisionRule, Scope
 from snapfit.core.errors import BadInput
 from snapfit.core.labels import Task
-from snapfit.core.metrics import compute_metrics, tally
+from snapfit.core.metrics import compute_metrics, label_tally, tally
 from snapfit.core.scores import logits_to_scores
 from snapfit.core.tallies import MultiTally, RunningSum, SingleTally, Tally
 
@@ -81,6 +84,54 @@ def test_the_range_of_the_answers() -> None:
     assert (single.answer_range(), multi.answer_range(), number.answer_range()) == ((1.0, 2.0), None, (-2.0, 4.5))
 
 
+# ---------------------------------------------------------------- rows without an answer
+
+
+def test_refused_rows_and_rows_out_of_scope_by_hand() -> None:
+    """Six rows in scope and four out of it, of two labels; a row is refused below 0.7."""
+    best = np.array([0.9, 0.8, 0.6, 0.9, 0.9, 0.6, 0.9, 0.6, 0.6, 0.6])
+    answers = np.array([0, 1, 0, 1, 1, 1, 0, 0, 1, 0])
+    targets = np.array([0, 1, 0, 0, 1, 0, -1, -1, -1, -1])
+    scores = np.where(np.arange(2) == answers[:, None], best[:, None], 1.0 - best[:, None])
+    counted = SingleTally(2, rule=DecisionRule("single", least_score=0.7), out_of_scope=True)
+    added(counted, scores, targets, [2, 5, 8])
+    got = counted.metrics()
+    assert got["accuracy"] == pytest.approx(3 / 6)  # rows 0, 1 and 4; row 3 is wrong, rows 2 and 5 have no answer
+    assert (got["coverage"], got["answered_accuracy"]) == pytest.approx((4 / 6, 3 / 4))
+    assert (got["refusal_recall"], got["refusal_precision"]) == pytest.approx((3 / 4, 3 / 5))
+    assert got["overall_accuracy"] == pytest.approx(6 / 10)
+    f1 = 2 * 1 / (2 + 4), 2 * 2 / (3 + 2)  # 0 is given to rows 0 and 6 and true of 4 rows; 1 to 1, 3 and 4, and of 2
+    assert (got["macro_f1"], got["weighted_f1"]) == pytest.approx((sum(f1) / 2, (4 * f1[0] + 2 * f1[1]) / 6))
+    inside = targets >= 0
+    told = np.where(best < 0.7, 2, answers)
+    assert got["mcc"] == pytest.approx(matthews_corrcoef(np.where(inside, targets, 2), told))
+    assert got["nll"] == pytest.approx(log_loss(targets[inside], scores[inside], labels=[0, 1]))
+    assert got["ece"] == pytest.approx(calibration_error(scores[inside], targets[inside], "single"))
+
+
+def test_a_rule_that_refuses_nothing_changes_nothing() -> None:
+    scores, targets = rows_of("single", 200, 4, np.random.default_rng(4))
+    plain = added(SingleTally(4), scores, targets, []).metrics()
+    rule = DecisionRule("single", scope=Scope("max_probability", 0.0))
+    counted = SingleTally(4, rule=rule)
+    counted.add_answers(rule.decide(scores, scores.max(axis=1)), targets)
+    got = counted.metrics()
+    assert (got.pop("coverage"), got.pop("answered_accuracy")) == (1.0, plain["accuracy"])
+    assert got == plain
+    outside = SingleTally(4, rule=rule, out_of_scope=True)
+    outside.add_answers(rule.decide(scores[:5], np.full(5, -1.0)), np.full(5, -1))
+    metrics = outside.metrics()
+    assert (metrics["refusal_recall"], metrics["refusal_precision"], metrics["overall_accuracy"]) == (1.0, 1.0, 1.0)
+    assert metrics["accuracy"] == metrics["nll"] == metrics["macro_f1"] == 0.0  # no row in scope: undefined
+
+
+def test_rows_out_of_scope_must_be_announced() -> None:
+    with pytest.raises(BadInput, match="class numbers from 0"):
+        SingleTally(3).add(np.zeros((1, 3)), np.array([-1]))
+    with pytest.raises(BadInput, match="many labels a row"):
+        label_tally("multi", 3, out_of_scope=True)
+
+
 # ---------------------------------------------------------------- what cannot be counted
 
 
@@ -114,7 +165,7 @@ def test_rows_that_do_not_fit() -> None:
     with pytest.raises(BadInput, match="shapes that fit"):
         tally("multi", 3).add(np.zeros((2, 3)), np.zeros(2))
     with pytest.raises(BadInput, match="one threshold a label"):
-        tally("multi", 3, thresholds=np.zeros(2)).add(np.zeros((2, 3)), np.zeros((2, 3)))
+        tally("multi", 3, rule=DecisionRule("multi", thresholds=(0.5, 0.5))).add(np.zeros((2, 3)), np.zeros((2, 3)))
     with pytest.raises(BadInput, match="at least one"):
         tally("multi", 0)
     assert counted.rows == 0

@@ -105,3 +105,32 @@ def test_weights_that_do_not_fit_their_config_are_refused(tmp_path: Path) -> Non
     write_manifest(folder)
     with pytest.raises(BadInput, match="does not fit the model"):
         load_predictor(folder)
+
+
+# ---------------------------------------------------------------- vectors
+
+
+@pytest.mark.parametrize(("family", "pooling"), tiny.FAMILY_AND_POOLING)
+def test_vectors_are_what_the_last_layer_takes(family: str, pooling: str) -> None:
+    model = tiny.classifier(family, pooling)
+    backend, batch = TorchBackend(model, device="cpu"), batch_of(model, [6, 3, 9])
+    logits, vectors = backend.logits_and_vectors(batch)
+    assert vectors.dtype == np.float32
+    assert vectors.shape == (3, model.output.in_features)
+    with torch.no_grad():
+        again = model.output(torch.from_numpy(vectors)).numpy()
+    np.testing.assert_allclose(again, logits, atol=1e-5)
+    np.testing.assert_array_equal(backend.logits(batch), logits)
+    assert not model.output._forward_pre_hooks
+
+
+def test_vectors_are_those_of_their_own_thread() -> None:
+    model = tiny.classifier("bert", "mean")
+    backend = TorchBackend(model, device="cpu")
+    batches = [batch_of(model, [5 + i % 7, 3], seed=i) for i in range(40)]
+    alone = [backend.logits_and_vectors(batch)[1] for batch in batches]
+    calls = [lambda b=batch: backend.logits_and_vectors(b)[1] for batch in batches]  # type: ignore[misc]
+    calls += [lambda b=batch: backend.logits(b) for batch in batches]  # type: ignore[misc]
+    with ThreadPoolExecutor(4) as pool:
+        together = list(pool.map(lambda call: call(), calls))
+    assert all(np.array_equal(one, other) for one, other in zip(alone, together[:40], strict=True))

@@ -14,8 +14,10 @@ import tiny
 from ensembles import PICKS, SHARES, TEMPERATURES, changed_above, logits_apart, whole
 from snapfit.core.combining import combine
 from snapfit.core.errors import BadInput
+from snapfit.core.scope import energy
 from snapfit.core.scores import logits_to_scores
 from snapfit.data.batches import Batch
+from snapfit.nn.backend import TorchBackend
 from snapfit.nn.classifier import Classifier, encoder_layers
 from snapfit.nn.ensemble import EnsembleBackend, shared_layers
 from snapfit.nn.families import depth_reader
@@ -183,6 +185,24 @@ def test_is_thread_safe() -> None:
     with ThreadPoolExecutor(4) as pool:
         together = list(pool.map(backend.logits, batches))
     assert all(np.array_equal(one, other) for one, other in zip(alone, together, strict=True))
+
+
+def test_the_energy_is_the_mean_of_the_models() -> None:
+    backend, apart = three("bert")
+    batch = batch_of(apart[0], [6, 3, 9])
+    found = [energy(one, t) for one, t in zip(logits_apart(apart, batch), TEMPERATURES, strict=True)]
+    expected = np.average(found, axis=0, weights=SHARES)
+    np.testing.assert_allclose(energy(backend.logits(batch), 1.0), expected, atol=1e-5)
+    assert np.ptp(expected) > 1e-3
+
+
+def test_vectors_are_the_first_models() -> None:
+    backend, apart = three("bert")
+    batch = batch_of(apart[0], [6, 3, 9])
+    logits, vectors = backend.logits_and_vectors(batch)
+    expected = TorchBackend(apart[0], device="cpu").logits_and_vectors(batch)[1]
+    np.testing.assert_allclose(vectors, expected, atol=1e-5)
+    np.testing.assert_array_equal(logits, backend.logits(batch))
 
 
 def test_states_are_let_go_of_and_the_first_model_is_as_it_was() -> None:

@@ -91,6 +91,30 @@ def test_each_row_is_the_rule_over_its_windows(pooling: WindowPooling, packed: b
         np.testing.assert_allclose(backend.logits(batch_of(rows)), expected[rows], atol=2e-6)
 
 
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("head", ["mean", "native"])
+@pytest.mark.parametrize("pooling", POOLINGS)
+def test_a_row_has_one_vector_which_its_logits_are_made_of(pooling: WindowPooling, head: str, packed: bool) -> None:
+    """But for max, whose logits are of several windows: there it is the mean of the windows' vectors."""
+    if head == "native" and pooling in ("attention", "max_states"):
+        return
+    model = made(pooling, "bert", head)
+    if packed:
+        assert use_packing(model)
+    backend = TorchBackend(model, device="cpu")
+    logits, vectors = backend.logits_and_vectors(batch_of([0, 1, 2, 3, 4, 5]))
+    assert vectors.dtype == np.float32
+    assert vectors.shape == (6, model.output.in_features)
+    np.testing.assert_array_equal(logits, backend.logits(batch_of([0, 1, 2, 3, 4, 5])))
+    if pooling == "max":
+        again = np.stack([one_by_one(model, row).mean(0).detach().numpy() for row in range(6)])
+    else:
+        again = logits
+    np.testing.assert_allclose(model.output(torch.from_numpy(vectors)).detach(), again, atol=2e-6)
+    for rows in ([4], [5, 3], [3, 3, 0]):
+        np.testing.assert_allclose(backend.logits_and_vectors(batch_of(rows))[1], vectors[rows], atol=2e-6)
+
+
 @pytest.mark.parametrize("pooling", POOLINGS)
 def test_training_computes_what_prediction_does(pooling: WindowPooling) -> None:
     model, batch = made(pooling), batch_of([0, 1, 2, 3, 4, 5])

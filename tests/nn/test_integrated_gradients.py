@@ -13,6 +13,7 @@ from torch import Tensor
 import tiny
 from ensembles import changed_above, whole
 from snapfit.core.combining import as_logits, combine
+from snapfit.core.decisions import DecisionRule
 from snapfit.core.errors import WorkFailed
 from snapfit.core.log_odds import Explained
 from snapfit.core.log_odds import log_odds as log_odds_of
@@ -336,6 +337,16 @@ def test_the_mean_with_gradients_is_the_mean_without(task: Any) -> None:
         odds = log_odds(found.double(), explained).numpy()
         np.testing.assert_allclose(odds, explained.of(found.double().numpy()), atol=1e-9)
     assert np.isfinite(mean_logits([torch.full((1, 3), 1e4)] * 3, SHARES, TEMPERATURES, task).numpy()).all()
+
+
+def test_calibrated_labels_have_the_odds_of_their_scores() -> None:
+    logits = np.random.default_rng(1).normal(size=(20, 3)).astype(np.float32)
+    rule = DecisionRule("multi", 1.3, slopes=(0.5, 1.0, 2.0), shifts=(0.1, -1.0, 0.0))
+    explained = Explained("multi", (0, 2), rule.temperature, rule.slopes, rule.shifts)
+    scores = rule.scores(logits)[:, [0, 2]]
+    np.testing.assert_allclose(explained.of(logits), np.log(scores / (1 - scores)), atol=1e-9)
+    found = log_odds(torch.from_numpy(logits).double(), explained).numpy()
+    np.testing.assert_allclose(found, explained.of(logits), atol=1e-6)
 
 
 def test_odds_of_sure_models_are_finite() -> None:

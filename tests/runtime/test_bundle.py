@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from snapfit.core.decisions import DecisionRule
 from snapfit.core.errors import BadInput
 from snapfit.core.files import write_json_atomic
 from snapfit.core.folders import write_manifest
@@ -76,7 +77,8 @@ def test_the_info_survives_json() -> None:
         ({"versions": {"python": 3}}, "versions"),
         ({"extra": 1}, "the key 'extra'"),
         ({"temperatur": 1.0}, "nearest: 'temperature'"),
-        ({"format_version": 3}, "format 3"),
+        ({"format_version": 4}, "format 4"),
+        ({"format_version": 3}, "format_version: 3"),
         ({"format_version": 2}, "format_version: 2"),
         ({"format_version": "1"}, "format_version: '1'"),
         ({"format_version": True}, "format_version: True"),
@@ -200,11 +202,10 @@ def test_a_bundle_opens(tmp_path: Path) -> None:
         bundle = Bundle.open(given)
         assert bundle.folder == folder
         assert bundle.label_set == LABELS["multi"]
-        assert bundle.thresholds is not None
-        np.testing.assert_array_equal(bundle.thresholds, [0.1, 0.2, 0.3])
+        assert bundle.rule() == DecisionRule("multi", thresholds=(0.1, 0.2, 0.3))
         assert bundle.tokenizer().encode(["a film"]).lengths.tolist() == [4]
         assert bundle.probes() is None
-    assert Bundle.open(write_tiny_bundle(tmp_path / "other")).thresholds is None
+    assert Bundle.open(write_tiny_bundle(tmp_path / "other")).rule() == DecisionRule("single")
 
 
 def test_a_folder_that_is_no_bundle(tmp_path: Path) -> None:
@@ -272,7 +273,7 @@ def test_unlisted_files_and_links_are_refused(tmp_path: Path) -> None:
 def test_a_newer_format_says_what_to_do(tmp_path: Path) -> None:
     folder = write_tiny_bundle(tmp_path / "bundle")
     values = json.loads((folder / "snapfit.json").read_text())
-    write_json_atomic(folder / "snapfit.json", values | {"format_version": 3, "unheard_of": 1})
+    write_json_atomic(folder / "snapfit.json", values | {"format_version": 4, "unheard_of": 1})
     with pytest.raises(BadInput, match="pip install -U snapfit"):
         Bundle.open(folder)
     write_json_atomic(folder / "snapfit.json", [])

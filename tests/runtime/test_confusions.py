@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from sklearn.metrics import confusion_matrix
 
+from snapfit.core.decisions import LOW_SCORE, NO_LABEL, Answers
 from snapfit.core.labels import LabelSet
-from snapfit.core.outcomes import Answers, Outcomes
+from snapfit.core.outcomes import Outcomes
 from snapfit.data.records import Records, read_records
 from snapfit.runtime import confusions as confusions_module
 from snapfit.runtime.confusions import EXAMPLES, Confusions
@@ -19,7 +20,7 @@ LABELS: dict[str, LabelSet] = {task: LabelSet(task, NAMES) for task in ("single"
 
 
 def some_rows(task: str, n: int, *, seed: int = 0) -> tuple[Records, np.ndarray, np.ndarray, list[Any]]:
-    """Records, scores, targets and decisions, some of which are missing."""
+    """Records, scores, targets and decisions, some of which are missing where a row has one label."""
     rng = np.random.default_rng(seed)
     records = read_records([{"text": f"text {i}", "label": "a"} for i in range(n)])
     scores = rng.random((n, 4))
@@ -30,7 +31,8 @@ def some_rows(task: str, n: int, *, seed: int = 0) -> tuple[Records, np.ndarray,
     else:
         targets = (rng.random((n, 4)) < 0.4).astype(np.float32)
         decisions = [[NAMES[i] for i in np.flatnonzero(row)] for row in chosen]
-    decisions = [None if rng.random() < 0.1 else one for one in decisions]
+    if task == "single":
+        decisions = [None if rng.random() < 0.1 else one for one in decisions]
     return records, scores, targets, decisions
 
 
@@ -40,9 +42,19 @@ def counted(task: str, rows: tuple[Records, np.ndarray, np.ndarray, list[Any]], 
     made = Confusions(label_set, **options)
     for start in range(0, len(records), cut):
         part = slice(start, start + cut)
-        answers = Answers.of(decisions[part], label_set)
-        made.add(Outcomes(label_set.task, start, scores[part], targets[part], answers), records.slice(start, cut))
+        answers = answers_of(label_set, scores[part], decisions[part])
+        made.add(Outcomes(start, targets[part], answers), records.slice(start, cut))
     return made
+
+
+def answers_of(label_set: LabelSet, scores: np.ndarray, decisions: list[Any]) -> Answers:
+    """Decisions as a rule gives them."""
+    refused = np.array([LOW_SCORE if one is None else 0 for one in decisions], dtype=np.int8)
+    if label_set.task == "single":
+        chosen = np.array([NO_LABEL if one is None else NAMES.index(one) for one in decisions])
+    else:
+        chosen = np.array([[name in one for name in NAMES] for one in decisions], dtype=bool).reshape(-1, 4)
+    return Answers(label_set.task, scores, chosen, refused)
 
 
 def by_hand(rows: tuple[Records, np.ndarray, np.ndarray, list[Any]]) -> dict[tuple[Any, Any], list[tuple[float, int]]]:
@@ -101,7 +113,7 @@ def test_how_the_table_is_cut_changes_nothing(task: str) -> None:
 
 def test_examples_are_held_for_the_frequent_kinds_only() -> None:
     """Counts stay whole, and the most frequent kinds keep their examples."""
-    rows = some_rows("multi", 500, seed=2)
+    rows = some_rows("multi", 500, seed=4)
     few, all_kinds = counted("multi", rows, 20, most_kinds=8), counted("multi", rows, 20)
     found, expected = few.to_list(), all_kinds.to_list()
     assert [one["rows"] for one in found] == [one["rows"] for one in expected]
@@ -123,9 +135,9 @@ def test_the_foremost_are_the_same_in_any_order() -> None:
 def test_long_texts_are_shortened() -> None:
     label_set = LABELS["single"]
     records = read_records([{"text": "x" * 5_000, "label": "a"}])
-    answers = Answers.of(["b"], label_set)
+    answers = answers_of(label_set, np.full((1, 4), 0.25), ["b"])
     made = Confusions(label_set)
-    made.add(Outcomes("single", 0, np.full((1, 4), 0.25), np.array([0]), answers), records)
+    made.add(Outcomes(0, np.array([0]), answers), records)
     (example,) = made.to_list()[0]["examples"]
     assert len(example["text"]) == MOST_CHARACTERS
     assert example["text"].endswith("…")

@@ -6,9 +6,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from sklearn.metrics import confusion_matrix, precision_recall_fscore_support, r2_score
+from sklearn.metrics import confusion_matrix, matthews_corrcoef, precision_recall_fscore_support, r2_score
 
+from snapfit.core.calibration import calibration_error
 from snapfit.core.errors import BadInput
+from snapfit.core.intervals import wilson
 from snapfit.data.records import Records, read_records
 from snapfit.runtime import evaluating
 from snapfit.runtime import parts as parts_module
@@ -97,6 +99,8 @@ def test_every_metric_has_an_interval_around_it(tmp_path: Path, task: str) -> No
     found = {level: evaluate_bundle(made, records, questions=Questions(confidence=level)) for level in (0.8, 0.95)}
     assert found[0.8]["intervals"].keys() == found[0.8]["metrics"].keys()
     for name, value in found[0.95]["metrics"].items():
+        if name == "ece":
+            continue
         wide, narrow = found[0.95]["intervals"][name], found[0.8]["intervals"][name]
         assert wide[0] < narrow[0] < value < narrow[1] < wide[1]
     for one in found[0.95]["per_label"]:
@@ -115,33 +119,77 @@ def test_slices_by_length_count_whole_texts(tmp_path: Path) -> None:
     assert [(one["slice"], one["rows"]) for one in edges] == [("3–4 tokens", 2), ("5–6 tokens", 2), ("7–11 tokens", 2)]
 
 
-class Hesitant(Predictor):
-    """A predictor with a decision rule of its own: no answer where the best score is low."""
-
-    def decide(self, scores: np.ndarray) -> list[Any]:
-        sure = scores.max(axis=1) >= 0.8
-        return [one if yes else None for one, yes in zip(super().decide(scores), sure, strict=True)]
-
-
 def test_rows_without_an_answer_are_told_of_apart(tmp_path: Path) -> None:
     names = list(LABELS["single"].names)
-    bundle = Bundle.open(write_tiny_bundle(tmp_path / "bundle"))
-    made = Hesitant(bundle, BagOfWords(3))
+    made = predictor(tmp_path, "single", decision={"least_score": 0.8}, format_version=3)
     records = read_records(rows("label", lambda rng: rng.choice(names)))
     result, predicted = evaluate_bundle(made, records), made.predict(examples_of(records))
     answered = [i for i, one in enumerate(predicted) if one is not None]
     right = sum(predicted[i] == records.labels[i] for i in answered)  # type: ignore[index]
     assert 0 < len(answered) < N
-    coverage = result["coverage"]
-    assert (coverage["answered"], coverage["unanswered"]) == (len(answered), N - len(answered))
-    assert coverage["value"] == len(answered) / N
-    assert coverage["accuracy"] == right / len(answered)
-    assert result["metrics"]["accuracy"] == right / N
+    metrics, intervals = result["metrics"], result["intervals"]
+    assert result["unanswered"] == {"low score": N - len(answered)}
+    assert (metrics["coverage"], metrics["answered_accuracy"]) == (len(answered) / N, right / len(answered))
+    assert metrics["accuracy"] == right / N
+    assert intervals["coverage"] == list(wilson(len(answered), N, 0.95) or ())
+    assert intervals["answered_accuracy"] == list(wilson(right, len(answered), 0.95) or ())
     assert sum(one["given"] for one in result["per_label"]) == len(answered)
     unanswered = [one for one in result["mistakes"] if one["predicted"] is None]
     assert sum(one["rows"] for one in unanswered) == N - len(answered)
     assert all(one["true"] in names for one in result["mistakes"])
     assert all(example["predicted_score"] is None for one in unanswered for example in one["examples"])
+    assert any("below 0.8" in line for line in result["decides"])
+
+
+def test_rows_out_of_scope_are_right_without_an_answer(tmp_path: Path) -> None:
+    names = [*LABELS["single"].names, "none of these"]
+    made = predictor(tmp_path, "single", decision={"least_score": 0.8}, format_version=3)
+    records = read_records(rows("label", lambda rng: rng.choice(names)))
+    result, predicted = evaluate_bundle(made, records, out_of_scope=names[3]), made.predict(examples_of(records))
+    truth = list(records.labels or ())
+    inside = [i for i, label in enumerate(truth) if label != names[3]]
+    outside = [i for i, label in enumerate(truth) if label == names[3]]
+    silent = [i for i, one in enumerate(predicted) if one is None]
+    right = sum(predicted[i] == truth[i] for i in inside)
+    kept = sum(predicted[i] is not None for i in inside)
+    refused = len(set(silent) & set(outside))
+    assert 0 < refused < len(outside)
+    expected = {
+        "accuracy": (right, len(inside)),
+        "coverage": (kept, len(inside)),
+        "answered_accuracy": (right, kept),
+        "refusal_recall": (refused, len(outside)),
+        "refusal_precision": (refused, len(silent)),
+        "overall_accuracy": (right + refused, N),
+    }
+    for name, (part, whole) in expected.items():
+        assert result["metrics"][name] == pytest.approx(part / whole)
+        assert result["intervals"][name] == pytest.approx(list(wilson(part, whole, 0.95) or ()))
+    assert result["out_of_scope"] == {"label": names[3], "rows": len(outside)}
+    told = np.array([names[3] if one is None else one for one in predicted])
+    assert result["metrics"]["mcc"] == pytest.approx(matthews_corrcoef(truth, told))
+    matrix = confusion_matrix(truth, told, labels=names)
+    for one in result["mistakes"]:
+        row, column = names.index(one["true"]), names.index(one["predicted"] or names[3])
+        assert one["rows"] == matrix[row, column]
+    assert sum(one["rows"] for one in result["mistakes"]) == matrix.sum() - np.trace(matrix)
+    assert sum(one["support"] for one in result["per_label"]) == len(inside)
+    lengths = [one for one in result["slices"] if one["by"] == "length"]
+    assert sum(one["rows"] for one in lengths) == N
+    with pytest.raises(BadInput, match="'none of these'"):
+        evaluate_bundle(made, records)
+
+
+def test_how_sure_answers_are_is_told_in_ranges(tmp_path: Path) -> None:
+    made = predictor(tmp_path, "single", temperature=3.0)
+    records = read_records(rows("label", lambda rng: rng.choice(LABELS["single"].names)))
+    result, scores = evaluate_bundle(made, records), made.scores(examples_of(records))
+    targets = LABELS["single"].encode(records.labels or (), where="here")
+    assert result["metrics"]["ece"] == pytest.approx(calibration_error(scores, targets, "single"))
+    assert result["intervals"]["ece"] is None
+    assert sum(one["answers"] for one in result["reliability"]) == N
+    found = sum(one["answers"] / N * abs(one["confidence"] - one["right"]) for one in result["reliability"])
+    assert result["metrics"]["ece"] == pytest.approx(found)
 
 
 def test_progress_ends_with_all_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

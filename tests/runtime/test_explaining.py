@@ -377,6 +377,27 @@ def test_plain_values_go_through_json(tmp_path: Path, task: str, rng: np.random.
     assert TEXT[cut["start"] : cut["end"]] == ", but what music!"
 
 
+def test_a_text_without_an_answer_says_why_and_explains_the_likeliest_label(tmp_path: Path) -> None:
+    predictor = predictor_of(tmp_path / "b", decision={"least_score": 1.0}, format_version=3)
+    explanation = predictor.explain(TEXT)
+    assert (explanation.decision, explanation.refused) == (None, "low score")
+    assert explanation.answer == "no answer (low score)"
+    (likeliest,) = explanation.labels
+    scores = predictor.scores([TEXT])[0]
+    assert likeliest.label == predictor.names[int(scores.argmax())]
+    assert explanation.to_dict()["refused"] == "low score"
+
+
+def test_calibrated_labels_are_explained_as_they_are_scored(tmp_path: Path) -> None:
+    decision = {"slopes": [0.5, 2.0, 1.0], "shifts": [0.3, 0.0, -1.0], "max_labels": 1, "min_labels": 1}
+    predictor = predictor_of(tmp_path / "b", "multi", decision=decision, format_version=3)
+    (given,) = predictor.predict(TEXT)
+    (label,) = predictor.explain(TEXT).labels
+    assert label.label == given
+    score = predictor.scores([TEXT])[0, predictor.names.index(given)]
+    assert label.value == pytest.approx(np.log(score / (1 - score)), abs=1e-6)
+
+
 def test_wanted_has_the_defaults_of_explain(tmp_path: Path) -> None:
     predictor = predictor_of(tmp_path / "b")
     assert predictor.explainer(Wanted()).explain(TEXT) == predictor.explain(TEXT)

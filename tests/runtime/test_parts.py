@@ -15,6 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from snapfit.core import resampling
+from snapfit.core.decisions import DecisionRule
 from snapfit.core.errors import BadInput, SnapfitError
 from snapfit.data.records import Records
 from snapfit.runtime import parts as parts_module
@@ -262,7 +263,7 @@ def test_memory_does_not_grow_with_the_table(tmp_path: Path, suffix: str, monkey
                 parts = text_parts(bundle.info, path)
                 with prediction_writer(parts.column_names, tmp_path / "out.csv", label_set=bundle.label_set) as write:
                     for part in parts:
-                        write(part.table, made.scores(examples_of(part)))
+                        write(part.table, made.answers(examples_of(part)))
             return tracemalloc.get_traced_memory()[1] + backend.arrow_bytes - before
         finally:
             tracemalloc.stop()
@@ -284,10 +285,10 @@ def test_answers_in_parts_are_the_same(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr(parts_module, "PART_ROWS", 7)
     parts = text_parts(bundle.info, path)
     for suffix in SUFFIXES:
-        write_predictions(records.table, made.scores(examples_of(records)), tmp_path / f"whole.{suffix}", **told)
+        write_predictions(records.table, made.answers(examples_of(records)), tmp_path / f"whole.{suffix}", **told)
         with prediction_writer(parts.column_names, tmp_path / f"parts.{suffix}", **told) as write:
             for part in parts:
-                made_columns = write(part.table, made.scores(examples_of(part)))
+                made_columns = write(part.table, made.answers(examples_of(part)))
                 assert list(made_columns)[:2] == ["predicted", "score"]
         if suffix == "parquet":
             assert pq.read_table(tmp_path / "parts.parquet").equals(pq.read_table(tmp_path / "whole.parquet"))
@@ -300,7 +301,8 @@ def test_nothing_is_left_of_a_file_that_was_cut_short(tmp_path: Path) -> None:
 
     def cut_short() -> None:
         with prediction_writer(["text"], tmp_path / "out.csv", label_set=bundle.label_set) as write:
-            write(pa.table({"text": ["a film"]}), np.array([[0.2, 0.3, 0.5]]))
+            answers = DecisionRule("single").decide(np.array([[0.2, 0.3, 0.5]]))
+            write(pa.table({"text": ["a film"]}), answers)
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):

@@ -309,31 +309,15 @@ def test_a_backend_that_fails_is_not_believed(tmp_path: Path, change: Any, messa
         predictor.predict(["a", "good"])
 
 
-@pytest.mark.parametrize("pair", [False, True])
-def test_scores_by_batch_are_those_of_all_at_once(tmp_path: Path, pair: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    predictor, _ = make(tmp_path, pair=pair, temperature=2.0)
-    texts: list[Any] = list(zip(sentences(50), sentences(50, 1), strict=True)) if pair else sentences(50)
-    expected = predictor.scores(texts)
-    monkeypatch.setattr("snapfit.runtime.predictor._CHUNK_ROWS", 8)
-    got, seen = np.full_like(expected, np.nan), []
-    for rows, scores in predictor.scores_by_batch(iter(texts), first=100):
-        got[rows - 100] = scores
-        seen += rows.tolist()
-    assert sorted(seen) == list(range(100, 150))
-    assert seen != sorted(seen)  # rows of like length go together
-    np.testing.assert_allclose(got, expected, atol=1e-6)
-    assert list(predictor.scores_by_batch([])) == []
-
-
-def test_scores_by_batch_name_what_is_wrong_by_its_number(single: Predictor, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_answers_name_what_is_wrong_by_its_number(single: Predictor, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("snapfit.runtime.predictor._CHUNK_ROWS", 8)
     with pytest.raises(BadInput, match="item 19 is None"):
-        list(single.scores_by_batch(["good"] * 9 + [None], first=10))
+        single.answers(["good"] * 9 + [None], first=10)
     backend = BagOfWords(3)
     backend.vectors[len(SPECIALS) + WORDS.index("bad")] = np.nan
     damaged = Predictor(single.bundle, backend)
     with pytest.raises(WorkFailed, match="for row 112:"):
-        list(damaged.scores_by_batch(["good film"] * 12 + ["bad"], first=100))
+        damaged.answers(["good film"] * 12 + ["bad"], first=100)
 
 
 def test_windows_of_tokens_change_no_logits(single: Predictor, monkeypatch: pytest.MonkeyPatch) -> None:

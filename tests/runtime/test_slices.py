@@ -7,20 +7,18 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from snapfit.core.decisions import DecisionRule
 from snapfit.core.intervals import wilson
-from snapfit.core.labels import LabelSet
-from snapfit.core.outcomes import Answers, Outcomes
+from snapfit.core.outcomes import Outcomes
 from snapfit.core.significance import compare_shares
 from snapfit.runtime import slices as slices_module
 from snapfit.runtime.slices import MOST_VALUES, ColumnSlices, NumberSlices, Slices, WordSlices, terms_of
 
-LABELS = LabelSet("single", ("a", "b"))
-
 
 def outcomes_of(right: np.ndarray) -> Outcomes:
-    """Rows of the class a, answered rightly or not."""
-    answers = Answers.of(["a" if one else "b" for one in right], LABELS)
-    return Outcomes("single", 0, np.full((len(right), 2), 0.5), np.zeros(len(right), dtype=np.int64), answers)
+    """Rows of the class 0, answered rightly or not."""
+    scores = np.where(np.arange(2) == np.where(right, 0, 1)[:, None], 0.7, 0.3)
+    return Outcomes(0, np.zeros(len(right), dtype=np.int64), DecisionRule("single").decide(scores))
 
 
 def sliced(right: np.ndarray, columns: dict[str, Any], *, cut: int = 50, **options: Any) -> list[dict[str, Any]]:

@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from snapfit.core.decisions import Answers, DecisionRule, Scope
 from snapfit.core.errors import BadInput, WorkFailed
 from snapfit.core.places import Place
 from snapfit.data.json_cells import json_array
@@ -27,6 +28,10 @@ SCORES = {
     "single": np.array([[0.1, 0.2, 0.7], [0.5, 0.3, 0.2], [0.1, 0.8, 0.1], [0.4, 0.3, 0.3], [0.0, 0.0, 1.0]]),
     "multi": np.array([[0.9, 0.2, 0.7], [0.1, 0.3, 0.2], [0.1, 0.8, 0.1], [0.5, 0.3, 0.3], [0.0, 0.0, 1.0]]),
     "regression": np.array([[1.5], [2.0], [1 / 3], [-1e-20], [4.0]]),
+}
+ANSWERS: dict[str, Answers] = {
+    task: DecisionRule(task).decide(scores)  # type: ignore[arg-type]
+    for task, scores in SCORES.items()
 }
 PREDICTED: dict[str, list[Any]] = {
     "single": ["good", "bad", "fair", "bad", "good"],
@@ -46,7 +51,7 @@ def task(request: pytest.FixtureRequest) -> str:
 
 def test_csv(tmp_path: Path, task: str) -> None:
     out = tmp_path / "out.csv"
-    write_predictions(source(), SCORES[task], out, label_set=LABELS[task])
+    write_predictions(source(), ANSWERS[task], out, label_set=LABELS[task])
     with open(out, encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     assert [row["text"] for row in rows] == TEXTS
@@ -64,7 +69,7 @@ def test_csv(tmp_path: Path, task: str) -> None:
 
 def test_jsonl(tmp_path: Path, task: str) -> None:
     out = tmp_path / "out.jsonl"
-    write_predictions(source(), SCORES[task], out, label_set=LABELS[task])
+    write_predictions(source(), ANSWERS[task], out, label_set=LABELS[task])
     rows = [json.loads(line) for line in out.read_text(encoding="utf-8").split("\n")[:-1]]
     assert [row["text"] for row in rows] == TEXTS
     assert [row["predicted"] for row in rows] == PREDICTED[task]
@@ -74,7 +79,7 @@ def test_jsonl(tmp_path: Path, task: str) -> None:
 def test_parquet_keeps_every_type(tmp_path: Path, task: str) -> None:
     out = tmp_path / "out.parquet"
     table = source().append_column("tags", pa.array([["a"], [], None, ["b", "c"], ["d"]]))
-    write_predictions(table, SCORES[task], out, label_set=LABELS[task])
+    write_predictions(table, ANSWERS[task], out, label_set=LABELS[task])
     got = pq.read_table(out)
     assert got.select(table.column_names).equals(table)
     assert got.column("predicted").to_pylist() == PREDICTED[task]
@@ -82,7 +87,7 @@ def test_parquet_keeps_every_type(tmp_path: Path, task: str) -> None:
 
 def test_tsv_is_plain(tmp_path: Path) -> None:
     table = pa.table({"text": ['say "hi"', "中"], "n": [1, None]})
-    write_predictions(table, SCORES["multi"][:2], tmp_path / "out.tsv", label_set=LABELS["multi"])
+    write_predictions(table, ANSWERS["multi"].take(slice(0, 2)), tmp_path / "out.tsv", label_set=LABELS["multi"])
     lines = (tmp_path / "out.tsv").read_bytes().decode().split("\n")
     assert lines == [
         "text\tn\tpredicted\tscore",
@@ -91,7 +96,7 @@ def test_tsv_is_plain(tmp_path: Path) -> None:
         "",
     ]
     with pytest.raises(BadInput, match="a cell of row 3"):
-        write_predictions(source(), SCORES["single"], tmp_path / "new.tsv", label_set=LABELS["single"])
+        write_predictions(source(), ANSWERS["single"], tmp_path / "new.tsv", label_set=LABELS["single"])
     assert not (tmp_path / "new.tsv").exists()
 
 
@@ -101,7 +106,7 @@ def test_slices_do_not_show(format: str, monkeypatch: pytest.MonkeyPatch) -> Non
 
     def written() -> bytes:
         out = io.BytesIO()
-        write_predictions(table, SCORES["multi"], out, label_set=LABELS["multi"], format=format)
+        write_predictions(table, ANSWERS["multi"], out, label_set=LABELS["multi"], format=format)
         return out.getvalue()
 
     whole = written()
@@ -119,7 +124,7 @@ def test_no_rows_give_a_header(format: str) -> None:
     out = io.BytesIO()
     write_predictions(
         source().slice(0, 0),
-        np.zeros((0, 3)),
+        DecisionRule("single").decide(np.zeros((0, 3))),
         out,
         label_set=LABELS["single"],
         format=format,
@@ -137,7 +142,7 @@ def test_no_rows_give_a_header(format: str) -> None:
 
 def test_a_stream_stays_open_and_is_csv() -> None:
     out = io.BytesIO()
-    write_predictions(source(), SCORES["single"], out, label_set=LABELS["single"])
+    write_predictions(source(), ANSWERS["single"], out, label_set=LABELS["single"])
     out.write(b"after")
     assert out.getvalue().startswith(b'"text","id","predicted","score"\n')
 
@@ -146,16 +151,40 @@ def test_all_scores_and_thresholds(tmp_path: Path) -> None:
     out = tmp_path / "out.jsonl"
     write_predictions(
         source(),
-        SCORES["multi"],
+        DecisionRule("multi", thresholds=(0.95, 0.1, 0.6)).decide(SCORES["multi"]),
         out,
         label_set=LABELS["multi"],
-        thresholds=np.array([0.95, 0.1, 0.6]),
         all_scores=True,
     )
     first = json.loads(out.read_text(encoding="utf-8").split("\n")[0])
     assert first["predicted"] == ["fun", "war"]
     assert first["score"] == [0.2, 0.7]
     assert [first[f"score_{name}"] for name in ("drama", "fun", "war")] == [0.9, 0.2, 0.7]
+
+
+@pytest.mark.parametrize("suffix", ["csv", "tsv", "jsonl", "parquet"])
+def test_rows_without_an_answer(tmp_path: Path, suffix: str) -> None:
+    rule = DecisionRule("single", least_score=0.45, scope=Scope("max_probability", 0.95))
+    answers = rule.decide(SCORES["single"], np.array([0.99, 0.97, 0.5, 0.99, 1.0]))
+    table, out = pa.table({"id": [1, 2, 3, 4, 5]}), tmp_path / f"out.{suffix}"
+    write_predictions(table, answers, out, label_set=LABELS["single"], refuses=True)
+    predicted, why = ["good", "bad", None, None, "good"], [None, None, "out of scope", "low score", None]
+    if suffix == "parquet":
+        read = pq.read_table(out)
+        assert read.column_names == ["id", "predicted", "score", "refused"]
+        assert (read["predicted"].to_pylist(), read["refused"].to_pylist()) == (predicted, why)
+        assert read["score"].to_pylist() == [0.7, 0.5, 0.8, 0.4, 1.0]
+    elif suffix == "jsonl":
+        rows = [json.loads(line) for line in out.read_text("utf-8").splitlines()]
+        assert [(row["predicted"], row["refused"]) for row in rows] == list(zip(predicted, why, strict=True))
+    else:
+        with open(out, encoding="utf-8", newline="") as file:
+            rows = list(csv.DictReader(file, delimiter="," if suffix == "csv" else "\t"))
+        assert [row["predicted"] for row in rows] == [name or "" for name in predicted]
+        assert [row["refused"] for row in rows] == [reason or "" for reason in why]
+    with pytest.raises(BadInput, match="a column 'refused' already"):
+        check_output(["refused"], out, label_set=LABELS["single"], refuses=True)
+    assert check_output(["refused"], out, label_set=LABELS["single"]) == suffix
 
 
 def test_columns_of_other_types(tmp_path: Path) -> None:
@@ -176,7 +205,7 @@ def test_columns_of_other_types(tmp_path: Path) -> None:
         }
     )
     for name in ("out.csv", "out.tsv", "out.jsonl"):
-        write_predictions(table, SCORES["single"][:1], tmp_path / name, label_set=LABELS["single"])
+        write_predictions(table, ANSWERS["single"].take(slice(0, 1)), tmp_path / name, label_set=LABELS["single"])
     with open(tmp_path / "out.csv", encoding="utf-8", newline="") as file:
         in_csv = next(csv.DictReader(file))
     assert json.loads(in_csv["list"]) == ["x", 'y"']
@@ -193,16 +222,14 @@ def test_columns_of_other_types(tmp_path: Path) -> None:
 
 @given(st.lists(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0")), min_size=1))
 def test_any_text_survives_csv_and_jsonl(texts: list[str]) -> None:
-    table, scores = (
-        pa.table({"text": pa.array(texts, pa.string())}),
-        np.tile([[0.2, 0.3, 0.5]], (len(texts), 1)),
-    )
+    table = pa.table({"text": pa.array(texts, pa.string())})
+    answers = DecisionRule("single").decide(np.tile([[0.2, 0.3, 0.5]], (len(texts), 1)))
     out = io.BytesIO()
-    write_predictions(table, scores, out, label_set=LABELS["single"])
+    write_predictions(table, answers, out, label_set=LABELS["single"])
     rows = list(csv.reader(io.StringIO(out.getvalue().decode(), newline="")))
     assert [row[0] for row in rows[1:]] == texts
     out = io.BytesIO()
-    write_predictions(table, scores, out, label_set=LABELS["single"], format="jsonl")
+    write_predictions(table, answers, out, label_set=LABELS["single"], format="jsonl")
     assert [json.loads(line)["text"] for line in out.getvalue().split(b"\n")[:-1]] == texts
 
 
@@ -218,18 +245,18 @@ def test_what_cannot_be_written(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="a column 'score_bad' already"):
         check_output(["score_bad"], tmp_path / "out.csv", label_set=labels, all_scores=True)
     with pytest.raises(BadInput, match="a table of 5 rows"):
-        write_predictions(source(), SCORES["single"][:4], tmp_path / "out.csv", label_set=labels)
+        write_predictions(source(), ANSWERS["single"].take(slice(0, 4)), tmp_path / "out.csv", label_set=labels)
     (tmp_path / "file").write_text("")
     with pytest.raises(WorkFailed, match="could not write"):
-        write_predictions(source(), SCORES["single"], tmp_path / "file" / "out.csv", label_set=labels)
+        write_predictions(source(), ANSWERS["single"], tmp_path / "file" / "out.csv", label_set=labels)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file"]
 
 
 def written(column: Any, suffix: str, folder: Path) -> bytes:
     """A table of one column beside the texts, as it is written."""
     table = pa.table({"text": TEXTS[:1] * len(column), "n": column})
-    scores = np.tile(SCORES["regression"][:1], (len(column), 1))
-    write_predictions(table, scores, folder / f"out.{suffix}", label_set=LABELS["regression"])
+    answers = DecisionRule("regression").decide(np.tile(SCORES["regression"][:1], (len(column), 1)))
+    write_predictions(table, answers, folder / f"out.{suffix}", label_set=LABELS["regression"])
     return (folder / f"out.{suffix}").read_bytes()
 
 

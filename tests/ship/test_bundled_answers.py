@@ -3,7 +3,6 @@
 import json
 import shutil
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,17 @@ from safetensors.torch import load_file, save_file
 
 import snapfit
 import toys
-from ensembles import PICKS, TEMPERATURE, TEMPERATURES, answer_of_three, changed_above, fitted_on, logits_apart, whole
+from ensembles import (
+    PICKS,
+    TEMPERATURE,
+    TEMPERATURES,
+    answer_of_three,
+    changed_above,
+    fitted_on,
+    logits_apart,
+    whole,
+    with_answer,
+)
 from snapfit.cli.app import main
 from snapfit.core.combining import combine
 from snapfit.core.errors import BadInput, WorkFailed
@@ -44,7 +53,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Made]:
     def make(kind: str = "single", pooling: str = "mean") -> Made:
         if (kind, pooling) not in kept:
             fitted, tables = fitted_on(str(encoder), kind, pooling=pooling)
-            fitted = replace(fitted, answer=answer_of_three(fitted.model))
+            fitted = with_answer(fitted, answer_of_three(fitted.model), TEMPERATURE)
             folder = tmp_path_factory.mktemp("made") / "bundle"
             write_bundle(folder, fitted, tables)
             kept[kind, pooling] = folder, fitted, tables
@@ -129,7 +138,7 @@ def test_one_model_at_a_temperature_is_of_format_1(
     made: Callable[..., Made], tmp_path: Path, kind: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     _, fitted, tables = made(kind)
-    fitted = replace(fitted, answer=Answer("step 40", temperatures=(1.6,)))
+    fitted = with_answer(fitted, Answer("step 40", temperatures=(1.6,)), 1.6)
     info = write_bundle(tmp_path / "bundle", fitted, tables)
     assert (info.format_version, info.members, info.temperature) == (1, None, 1.6)
     assert info.made_of == {"name": "step 40"}
@@ -146,7 +155,7 @@ def test_one_model_at_a_temperature_is_of_format_1(
 
 def test_a_plain_answer_writes_what_was_always_written(made: Callable[..., Made], tmp_path: Path) -> None:
     _, fitted, tables = made()
-    write_bundle(tmp_path / "bundle", replace(fitted, answer=None), tables)
+    write_bundle(tmp_path / "bundle", with_answer(fitted, None), tables)
     values = json.loads((tmp_path / "bundle/snapfit.json").read_text("utf-8"))
     assert values["format_version"] == 1
     assert not {"members", "made_of"} & values.keys()
@@ -163,10 +172,10 @@ def test_a_model_of_another_shape_is_not_written(made: Callable[..., Made], tmp_
     state.pop("head.output.weight")
     answer = Answer("two", (state,), (0.5, 0.5), (1.0, 1.0))
     with pytest.raises(BadInput, match="model 2 of the answer lacks 1 .* 'head.output.weight'"):
-        write_bundle(tmp_path / "bundle", replace(fitted, answer=answer), tables)
+        write_bundle(tmp_path / "bundle", with_answer(fitted, answer), tables)
     state["head.output.weight"] = fitted.model.state_dict()["head.output.weight"] + float("nan")
     with pytest.raises(WorkFailed, match="not finite for row 0"):
-        write_bundle(tmp_path / "bundle", replace(fitted, answer=answer), tables)
+        write_bundle(tmp_path / "bundle", with_answer(fitted, answer), tables)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -16,7 +16,7 @@ def report(test: bool = True) -> FoldReport:
         Fold(i, 10, {"accuracy": v, "nll": 1 - v}, {"accuracy": v / 2} if test else None, 1.5)
         for i, v in enumerate(VALUES, 1)
     ]
-    return FoldReport("refit", tuple(folds), 1, {"accuracy": 0.9}, 1.25, {"suspected": 2, "labels": 30})
+    return FoldReport("refit", tuple(folds), 1, {"accuracy": 0.9}, {"suspected": 2, "labels": 30})
 
 
 def test_mean_and_spread_are_numpys(tmp_path: Path) -> None:

@@ -20,12 +20,13 @@ import toys
 import trained
 from resuming import listing, refused
 from scene import SETTINGS, Scene, fork, make_scene, wait
-from snapfit.core.calibration import fit_temperature
+from snapfit.core.calibration import doubt_of, fit_temperature
 from snapfit.core.combining import combine
+from snapfit.core.decisions import DecisionRule
 from snapfit.core.errors import BadInput, Interrupted
 from snapfit.core.files import read_json, sha256_file
 from snapfit.core.interrupts import StopRequest
-from snapfit.core.metrics import compute_metrics
+from snapfit.core.metrics import compute_metrics, label_tally
 from snapfit.core.recipe import Recipe, load_recipe
 from snapfit.data.batches import PoolSizes
 from snapfit.data.large_records import LargeRecords
@@ -181,20 +182,56 @@ def test_metrics_are_those_of_the_scores(scene: Scene, complete: Path) -> None:
     assert (report["count"], report["bundle"], report["left_out"]) == (FOLDS, "refit", 0)
 
 
-def test_the_training_on_all_rows_takes_its_temperature_from_them(scene: Scene, complete: Path) -> None:
-    found = scored(complete)
-    predictor = snapfit.load(complete / "bundle")
-    targets = np.array([predictor.names.index(label) for label in found["target"]])
-    expected = fit_temperature(np.log(scores_in(found, predictor.names)), targets, "single")
-    info = predictor.bundle.info
+def test_the_training_on_all_rows_is_decided_by_them(done: Path) -> None:
+    """Asked for afterwards: nothing is trained again, and folds are reported as they were."""
+    found, weights = scored(done), sha256_file(done / "bundle/model.safetensors")
+    kept = [sha256_file(done / "folds" / str(fold) / "held_out.parquet") for fold in (1, 2, 3)]
+    report = read_json(done / "folds.json")
+    settings = {"decision__calibrate": "temperature", "decision__abstain_coverage": 0.6}
+    result = snapfit.train(resume=done, **settings)
+    assert not result.already_complete
+    assert (sha256_file(done / "bundle/model.safetensors"), read_json(done / "folds.json")) == (weights, report)
+    assert [sha256_file(done / "folds" / str(fold) / "held_out.parquet") for fold in (1, 2, 3)] == kept
+    predictor = snapfit.load(result.bundle)
+    info, names = predictor.bundle.info, predictor.names
+    targets = np.array([names.index(label) for label in found["target"]])
+    logits = np.log(scores_in(found, names))
+    expected = fit_temperature(logits, targets, "single", doubt=doubt_of(targets))
     assert info.temperature == pytest.approx(expected, rel=1e-4)
-    assert info.temperature != 1.0
-    assert info.metrics["out_of_fold"] == read_json(complete / "folds.json")["out_of_fold"]
+    assert info.decided["rows"] == ROWS
+    assert info.decided["fitted"]["coverage"] == pytest.approx(0.6, abs=0.02)
+    assert info.metrics["out_of_fold"] == report["out_of_fold"]
     rows = toys.single_rows(24, seed=1)
-    truth = np.array([predictor.names.index(row["label"]) for row in rows])
-    measured = compute_metrics("single", predictor.scores([row["text"] for row in rows]), truth)
-    assert info.metrics["test"] == pytest.approx(measured, rel=1e-5)
+    counted = label_tally("single", 3, rule=predictor.rule)
+    truth = np.array([names.index(row["label"]) for row in rows])
+    counted.add_answers(predictor.answers([row["text"] for row in rows]), truth)
+    assert info.metrics["test"] == pytest.approx(counted.metrics(), rel=1e-5)
     assert predictor.replay_probes() < 1e-5
+    assert snapfit.train(resume=done, **settings).already_complete
+
+
+def test_thresholds_are_tuned_on_what_all_folds_held_out(scene: Scene, tmp_path: Path) -> None:
+    settings = OF_FOLDS | {"train__folds": 2, "encoder": str(scene.folder / "encoder")}
+    result = snapfit.train(toys.ROWS["multi"](60), out=tmp_path / "run", decision__thresholds="tuned", **settings)
+    info = Bundle.open(result.bundle).info
+    assert info.decided["thresholds"] == "tuned"
+    assert info.thresholds is not None
+    table = pq.read_table(result.run / "out_of_fold.parquet")
+    names = snapfit.load(result.bundle).names
+    scores = np.stack([table[f"score_{name}"].to_numpy() for name in names], axis=1)
+    plainly = DecisionRule("multi").decide(scores).decisions(names)
+    assert table["predicted"].to_pylist() == plainly
+    alone = load_recipe(result.run / "folds/1/recipe.yaml", environment={})
+    assert (alone.decision.thresholds, alone.decision.calibrate) == (0.5, None)
+
+
+@pytest.mark.parametrize(
+    "settings", [{"out_of_scope": "energy"}, {"abstain_coverage": 0.9}, {"thresholds": "tuned"}, {"calibrate": "platt"}]
+)
+def test_nothing_is_fitted_to_rows_that_some_model_has_seen(done: Path, settings: dict[str, Any]) -> None:
+    ((name, _),) = settings.items()
+    asked = {f"decision__{key}": value for key, value in settings.items()}
+    refused(done, rf"decision\.{name} is .* while train\.fold_bundle is 'ensemble'", fold_bundle="ensemble", **asked)
 
 
 def test_the_mean_of_the_folds_models(scene: Scene, ensemble: Path) -> None:

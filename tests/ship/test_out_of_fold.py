@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import toys
+from snapfit.core.decisions import DecisionRule
 from snapfit.core.errors import BadInput
 from snapfit.core.labels import LabelSet
 from snapfit.core.scores import logits_to_scores
@@ -18,6 +19,7 @@ from snapfit.ship.out_of_fold import OutOfFold, score_held_out
 
 N = 200
 LABELS = LabelSet("single", ("animals", "food", "tools"))
+RULE = DecisionRule("single")
 ROWS = toys.single_rows(N)
 LOGITS = np.random.default_rng(0).normal(size=(N, 3)).astype(np.float32)
 
@@ -51,7 +53,7 @@ def test_rows_come_in_the_tables_order(
     monkeypatch.setattr(out_of_fold, "SLAB_ROWS", slab)
     number = numbers(kind)
     records = read_for_training(ROWS, large_rows=16 if large else N)
-    every = OutOfFold(write_folds(tmp_path, number), records, LABELS)
+    every = OutOfFold(write_folds(tmp_path, number), records, LABELS, rule=RULE)
     pieces = list(every)
     scored = np.flatnonzero(number)
     assert np.concatenate([piece.rows for piece in pieces]).tolist() == scored.tolist()
@@ -78,7 +80,7 @@ def test_rows_come_in_the_tables_order(
 
 def test_a_sample_is_of_the_same_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     number = numbers("by chance")
-    every = OutOfFold(write_folds(tmp_path, number), read_for_training(ROWS), LABELS)
+    every = OutOfFold(write_folds(tmp_path, number), read_for_training(ROWS), LABELS, rule=RULE)
     n = int((number > 0).sum())
     whole = every.at_most(n, seed=0)
     assert whole.rows.tolist() == np.flatnonzero(number).tolist()
@@ -111,4 +113,4 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     files = write_folds(tmp_path, numbers("by chance"))
     files[2].write_bytes(b"no table")
     with pytest.raises(BadInput, match=r"2\.parquet cannot be read"):
-        list(OutOfFold(files, read_for_training(ROWS), LABELS))
+        list(OutOfFold(files, read_for_training(ROWS), LABELS, rule=RULE))

@@ -75,7 +75,7 @@ def test_a_run_folder_tells_the_whole_story(capfd: pytest.CaptureFixture[str]) -
     }
     assert load_recipe(folder / "recipe.yaml", environment={}) == result.recipe
     settings = result.recipe.to_dict()
-    assert {section for section, values in settings.items() if "auto" in values.values()} <= {"data"}
+    assert {section for section, values in settings.items() if "auto" in values.values()} <= {"data", "decision"}
     events = read_journal(folder / "journal.jsonl")
     assert events == json.loads(json.dumps(run.events))
     assert [events[0]["kind"], events[-1]["kind"]] == ["data", "end"]

@@ -10,22 +10,23 @@ from snapfit.core.combining import combine
 from snapfit.core.errors import BadInput
 from snapfit.core.scores import logits_to_scores
 from snapfit.training.answer import Answer
+from snapfit.training.verdict import Team
 
 OTHER = {"weight": torch.zeros(1)}
 
 
 @pytest.mark.parametrize("task", ["single", "multi"])
 def test_one_models_temperatures_are_one(task: Any) -> None:
-    answer = Answer("step 40", temperatures=(2.0,), temperature=1.5)
+    team = Team(({},), shares=(1.0,), temperatures=(2.0,), temperature=1.5)
     logits = np.random.default_rng(0).normal(size=(20, 4))
-    wanted = combine([logits], answer.temperatures, task, answer.temperature, shares=answer.shares)
-    assert not answer.is_mean
-    assert logits_to_scores(logits, task, answer.last_temperature) == pytest.approx(wanted, abs=1e-9)
+    wanted = combine([logits], team.temperatures, task, team.temperature, shares=team.shares)
+    assert logits_to_scores(logits, task, team.last_temperature) == pytest.approx(wanted, abs=1e-9)
+    assert not Answer("step 40", temperatures=(2.0,)).is_mean
 
 
 def test_of_several_the_last_is_the_means() -> None:
-    answer = Answer("mean of all", (OTHER,), (0.75, 0.25), (2.0, 0.5), 1.5)
-    assert (answer.is_mean, answer.last_temperature) == (True, 1.5)
+    assert Answer("mean of all", (OTHER,), (0.75, 0.25), (2.0, 0.5)).is_mean
+    assert Team((OTHER, OTHER), (0.75, 0.25), (2.0, 0.5), 1.5).last_temperature == 1.5
 
 
 @pytest.mark.parametrize(
@@ -37,7 +38,6 @@ def test_of_several_the_last_is_the_means() -> None:
         ({"others": (OTHER,), "shares": (0.5, 0.4), "temperatures": (1.0, 1.0)}, "the shares"),
         ({"others": (OTHER,), "shares": (1.5, -0.5), "temperatures": (1.0, 1.0)}, "the shares"),
         ({"temperatures": (0.0,)}, "the temperatures"),
-        ({"temperature": float("nan")}, "the temperatures"),
     ],
 )
 def test_what_does_not_fit_is_refused(values: dict[str, Any], found: str) -> None:

@@ -209,7 +209,7 @@ def test_a_resolved_recipe_repeats_the_run(encoder: Path) -> None:
     }
     tables = tables_of(toys.single_rows(60), encoder)
     fitted, events = run(tables, make_recipe(encoder, train__epochs=1, **settings))
-    assert "auto" not in str(fitted.recipe.model_copy(update={"data": None}))
+    assert "auto" not in str(fitted.recipe.model_copy(update={"data": None, "decision": None}))
     assert set(fitted.reasons) >= {"optim.lr", "train.batch", "model.pooling"}
     assert of_kind(events, "recipe")[0]["recipe"] == fitted.recipe.to_dict()
     again, _ = run(tables, fitted.recipe)
@@ -332,7 +332,7 @@ def test_what_is_heard_and_in_which_order(encoder: Path) -> None:
     tables = tables_of(toys.single_rows(60), encoder)
     _, events = run(tables, make_recipe(encoder, train__epochs=2, log__interval_steps=5))
     kinds = list(dict.fromkeys(event["kind"] for event in events))
-    assert kinds == ["recipe", "weights", "groups", "engine", "start", "step", "evaluation", "final"]
+    assert kinds == ["recipe", "weights", "groups", "engine", "start", "step", "evaluation", "decision", "final"]
     assert [event["number"] for event in of_kind(events, "step")] == [1, 5, 10, 14]
     groups = of_kind(events, "groups")[0]
     assert groups["lines"][0].startswith("group")

@@ -10,8 +10,15 @@ import transformers
 from snapfit.core.errors import BadInput
 from snapfit.core.labels import LabelSet
 from snapfit.core.recipe import Recipe
-from snapfit.core.recipe_sections import KEYS
-from snapfit.training.identity import Difference, check_unchanged, differences, machine, setting_weight
+from snapfit.core.recipe_sections import KEYS, DecisionSection
+from snapfit.training.identity import (
+    Difference,
+    check_unchanged,
+    differences,
+    leaves_work,
+    machine,
+    setting_weight,
+)
 
 SPLIT = {"rows": 1200, "texts": "a" * 64, "labels": "b" * 64}
 
@@ -43,8 +50,10 @@ def changed(*path: str, to: Any) -> list[Difference]:
 
 # ---------------------------------------------------------------- weights of settings
 
-FREE = {"checkpoint.every_steps", "checkpoint.keep", "log.level", "log.interval_steps", "train.max_recoveries"} | {
-    "train.fold_bundle"
+FREE = {
+    *(f"decision.{key}" for key in DecisionSection.model_fields),
+    *("checkpoint.every_steps", "checkpoint.keep", "log.level", "log.interval_steps"),
+    *("train.max_recoveries", "train.fold_bundle"),
 }
 ACCEPTABLE = {
     *("train.epochs", "train.patience", "train.evaluations_per_epoch", "train.threads", "train.precision"),
@@ -104,6 +113,18 @@ def test_settings_that_only_one_side_has_are_found() -> None:
     assert found["loss.class_weights"].weight == "acceptable"
     assert str(found["loss.class_weights"]) == "loss.class_weights was empty, is {'food': 2.0}"
     assert set(found) == {"train.brand_new", "loss.class_weights"}
+
+
+def test_what_a_finished_run_has_to_do_again() -> None:
+    begun = Recipe().with_values({"train.epochs": 3})
+    for settings, work in (
+        ({}, False),
+        ({"log.level": "debug", "checkpoint.keep": 3}, False),
+        ({"decision.min_labels": 0}, False),
+        ({"decision.min_labels": 1}, True),
+        ({"train.epochs": 4}, True),
+    ):
+        assert leaves_work(begun, begun.with_values(settings)) is work
 
 
 # ---------------------------------------------------------------- everything else

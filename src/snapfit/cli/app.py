@@ -18,6 +18,7 @@ import typer
 from typer.core import TyperGroup
 
 from snapfit.cli.check import check
+from snapfit.cli.decide import decide
 from snapfit.cli.demo import demo
 from snapfit.cli.ensemble import ensemble
 from snapfit.cli.evaluate import evaluate
@@ -63,7 +64,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for _command in (check, train, ensemble, find_lr, evaluate, predict, explain, inspect, demo):
+for _command in (check, train, ensemble, find_lr, decide, evaluate, predict, explain, inspect, demo):
     app.command()(_command)
 
 

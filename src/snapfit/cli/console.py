@@ -285,6 +285,12 @@ class Console:
         self.close()
         self.note("stopped", f"no gain since step {event['best_step']:,}; ended at step {event['step']:,}")
 
+    def _decision(self, event: Mapping[str, Any]) -> None:
+        self.close()
+        self.rows("decides", event["lines"])
+        if any(not one["reached"] for one in event["report"].get("refusals", ())):
+            self.note("notice", "what was asked for cannot be reached; see above", level="warning")
+
     def _final(self, event: Mapping[str, Any]) -> None:
         self.close()
 
@@ -355,6 +361,7 @@ _RENDERERS: dict[str, Callable[[Console, Mapping[str, Any]], None]] = {
     "collapsed": Console._collapsed,
     "interrupted": Console._interrupted,
     "early_stop": Console._early_stop,
+    "decision": Console._decision,
     "final": Console._final,
 }
 

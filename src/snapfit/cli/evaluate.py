@@ -21,6 +21,9 @@ _LengthEdges = Annotated[
     typer.Option(metavar="N,N,...", help="Where slices of length end, in tokens; default: four of as many rows."),
 ]
 _Confidence = Annotated[float, typer.Option(metavar="SHARE", help="Of intervals.")]
+_OutOfScope = Annotated[
+    str | None, typer.Option(metavar="LABEL", help="Of rows that no label is right for: refusing them is right.")
+]
 _Out = Annotated[Path | None, typer.Option(metavar="DIR", help="Write all of it there, and every row with its scores.")]
 _Rows = Annotated[str, typer.Option(metavar="FORMAT", help="Of the rows in DIR: csv, jsonl, parquet or none.")]
 _AllScores = Annotated[bool, typer.Option("--all-scores", help="The score of every label in these rows.")]
@@ -44,6 +47,7 @@ def evaluate(
     slice: _Slice = None,
     length_edges: _LengthEdges = None,
     confidence: _Confidence = 0.95,
+    out_of_scope_label: _OutOfScope = None,
     out: _Out = None,
     rows: _Rows = "csv",
     all_scores: _AllScores = False,
@@ -55,7 +59,7 @@ def evaluate(
     format: _Format = "auto",
     as_json: _Json = False,
 ) -> int:
-    """Measure BUNDLE on TABLE: metrics, labels and slices with intervals, and the most frequent mistakes."""
+    """Measure BUNDLE on TABLE as it decides: metrics, labels and slices with intervals, the most frequent mistakes."""
     calm_libraries()
     from snapfit.ship.measuring import evaluate
 
@@ -67,6 +71,7 @@ def evaluate(
             slices=slice or (),
             length_edges=_edges(length_edges),
             confidence=confidence,
+            out_of_scope_label=out_of_scope_label,
             out=out,
             rows=rows,
             all_scores=all_scores,

@@ -12,11 +12,13 @@ _MOST_SLICES = 12
 _MOST_CHANGED = 10
 _EXAMPLES = 2
 _LABEL_WIDTH = 32
+_NO_LABEL, _NO_ANSWER = "(none)", "(no answer)"
 
 
 def show_evaluation(console: Console, result: Mapping[str, Any]) -> None:
     """Metrics, labels, mistakes, slices and, where there was one, the comparison."""
     console.note("data", f"{printable(result['source'])}: {result['rows']:,} rows")
+    console.rows("decides", result["decides"])
     show_metrics(console, result)
     show_labels(console, result)
     show_mistakes(console, result, examples=_EXAMPLES)
@@ -26,19 +28,19 @@ def show_evaluation(console: Console, result: Mapping[str, Any]) -> None:
 
 
 def show_metrics(console: Console, result: Mapping[str, Any]) -> None:
-    """Each metric with its interval; and how many rows have an answer, where some have none."""
+    """Each metric with its interval; and how many rows have no answer and why, where some have none."""
     rows = [("", "value", _interval_name(result))]
     rows += [
         (name, _number(value), _ends(result["intervals"][name], digits=4)) for name, value in result["metrics"].items()
     ]
     console.result("metrics", aligned(rows, right=[1, 2]))
-    coverage = result["coverage"]
-    if coverage["unanswered"]:
-        share = f"{coverage['value']:.4f} ({_ends(coverage['interval'])})"
-        text = f"{coverage['answered']:,} of {result['rows']:,} rows have one, {share} of them"
-        if coverage["accuracy"] is not None:
-            text += f"; right of these {coverage['accuracy']:.4f} ({_ends(coverage['accuracy_interval'])})"
-        console.result("answers", text)
+    if outside := result["out_of_scope"]:
+        text = f"{outside['rows']:,} rows are labelled {printable(outside['label'])}; they are right without an answer"
+        console.result("no label", text)
+    if unanswered := result["unanswered"]:
+        answered = result["rows"] - sum(unanswered.values())
+        why = ", ".join(f"{rows:,} {name}" for name, rows in unanswered.items())
+        console.result("answers", f"{answered:,} of {result['rows']:,} rows have one; without: {why}")
 
 
 def show_labels(console: Console, result: Mapping[str, Any]) -> None:
@@ -74,7 +76,8 @@ def show_mistakes(console: Console, result: Mapping[str, Any], *, examples: int 
             console.note("mistakes", "none")
         return
     rows = [("rows", "true label", "predicted")]
-    rows += [(f"{one['rows']:,}", _label(one["true"]), _label(one["predicted"])) for one in mistakes]
+    nothing = _NO_ANSWER if result["task"] == "single" else _NO_LABEL
+    rows += [(f"{one['rows']:,}", _label(one["true"]), _label(one["predicted"], nothing)) for one in mistakes]
     header, *lines = aligned(rows, right=[0])
     console.note("mistakes", header)
     for one, line in zip(mistakes, lines, strict=True):
@@ -110,6 +113,7 @@ def show_comparison(console: Console, result: Mapping[str, Any]) -> None:
     """The second bundle's metrics, the differences, and the rows and labels on which both part."""
     found = result["comparison"]
     console.note("against", printable(str(result["against"])))
+    console.rows("decides", found["decides"])
     rows = [("", "this", "other", "difference", _interval_name(result))]
     for name, value in result["metrics"].items():
         difference = found["difference"][name]
@@ -159,8 +163,8 @@ def _p(p: float | None) -> str:
     return "unknown" if p is None else f"{p:.3f}" if p >= 0.001 else "< 0.001"
 
 
-def _label(label: str | None) -> str:
-    return "(none)" if label is None else printable(label, _LABEL_WIDTH)
+def _label(label: str | None, nothing: str = _NO_LABEL) -> str:
+    return nothing if label is None else printable(label, _LABEL_WIDTH)
 
 
 def _answer(answer: Any) -> str:
@@ -168,8 +172,8 @@ def _answer(answer: Any) -> str:
     if isinstance(answer, float):
         return f"{answer:.4g}"
     if isinstance(answer, list):
-        return printable(", ".join(answer), 60) or "(none)"
-    return _label(answer)
+        return printable(", ".join(answer), 60) or _NO_LABEL
+    return _label(answer, _NO_ANSWER)
 
 
 def _quoted(example: Mapping[str, Any]) -> str:

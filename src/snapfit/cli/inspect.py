@@ -87,6 +87,8 @@ def _show_bundle(console: Console, result: Mapping[str, Any]) -> None:
     console.result("length", f"at most {result['max_tokens']} tokens; {result['length_in_words']}")
     if result["members"] or result["made_of"]:
         console.result("answer", _answer(result))
+    if result["decides"]:
+        console.result("decides", result["decides"])
     console.result("opens in", _opened_by(result["transformers"]))
     console.result("probes", _probes(result["probes"]))
     if result["metrics"]:

@@ -38,7 +38,7 @@ def metrics_lines(metrics: Mapping[str, Mapping[str, float]]) -> list[str]:
     """Metrics by split as an aligned table."""
     names = list(dict.fromkeys(name for values in metrics.values() for name in values))
     rows = [("", *names)]
-    rows += [(split, *(f"{values[name]:.4f}" for name in names)) for split, values in metrics.items()]
+    rows += [(s, *(f"{values[n]:.4f}" if n in values else "" for n in names)) for s, values in metrics.items()]
     return aligned(rows, right=range(1, len(names) + 1))
 
 

@@ -17,9 +17,9 @@ from snapfit.cli.console import Console, calm_libraries
 from snapfit.core.errors import BadInput
 
 if TYPE_CHECKING:
-    import numpy as np
     import pyarrow as pa
 
+    from snapfit.core.decisions import Answers
     from snapfit.data.records import Records
     from snapfit.runtime.bundle import Bundle
 
@@ -62,7 +62,8 @@ def predict(
         typer.Option("--json", help="One JSON object as the last line: a summary, and without --out the answers."),
     ] = False,
 ) -> int:
-    """Answer with BUNDLE: the columns that came in, and behind them `predicted` and its `score`.
+    """Answer with BUNDLE: the columns that came in, and behind them `predicted` and its `score`; where the bundle may
+    refuse to answer, `refused` says why.
 
     Without --out the answers go to standard output, as CSV or JSONL.
     """
@@ -76,8 +77,8 @@ def predict(
     opened = Bundle.open(bundle)
     from snapfit.runtime.tables import check_table
 
-    labels: dict[str, Any] = {"label_set": opened.label_set, "format": format, "all_scores": all_scores}
-    check = partial(check_table, out=target or sys.stdout.buffer, **labels)
+    labels: dict[str, Any] = {"label_set": opened.label_set, "refuses": opened.rule().refuses, "all_scores": all_scores}
+    check = partial(check_table, out=target or sys.stdout.buffer, format=format, **labels)
     columns, parts = read_rows(opened, table, text, (text_column, pair_column), encoding, table_format, check=check)
     return _answer(opened, columns, parts, target, format=format, all_scores=all_scores, as_json=as_json)
 
@@ -95,16 +96,16 @@ def _answer(
     """Score the examples of each part and write its rows with the answers behind them, one part after another."""
     from snapfit.loading import load
 
-    labels: dict[str, Any] = {"label_set": bundle.label_set, "all_scores": all_scores}
+    refuses = bundle.rule().refuses
+    labels: dict[str, Any] = {"label_set": bundle.label_set, "refuses": refuses, "all_scores": all_scores}
     destination = target or answers_stream()
     start = time.monotonic()
     predictor = load(bundle.folder, verify=False)
     summary = _Summary(bundle, keep_answers=as_json and target is None)
     sys.stdout.flush()
-    labels["thresholds"] = bundle.thresholds
     with _writer(columns, destination, carried=as_json and target is None, format=format, **labels) as write:
         for rows, examples in parts:
-            summary.add(rows, write(rows, predictor.scores(examples)))
+            summary.add(rows, write(rows, predictor.answers(examples)))
     seconds = time.monotonic() - start
     if target is not None:
         console = Console(sys.stderr if as_json else sys.stdout)
@@ -116,12 +117,12 @@ def _answer(
 
 def _writer(
     columns: list[str], out: "Path | IO[bytes]", *, carried: bool, format: str, **labels: Any
-) -> "AbstractContextManager[Callable[[pa.Table, np.ndarray], dict[str, pa.Array]]]":
+) -> "AbstractContextManager[Callable[[pa.Table, Answers], dict[str, pa.Array]]]":
     """Writes a part and gives its columns of predictions; where --json carries the answers it only gives them."""
     from snapfit.runtime.tables import prediction_columns, prediction_writer
 
     if carried:
-        return nullcontext(lambda rows, scores: prediction_columns(scores, **labels))
+        return nullcontext(lambda rows, answers: prediction_columns(answers, **labels))
     return prediction_writer(columns, out, format=format, **labels)
 
 
@@ -196,12 +197,19 @@ def _slices(rows: "pa.Table", *, pair: bool) -> "Iterator[tuple[pa.Table, list[A
         yield part, list(zip(*cells, strict=True)) if pair else cells[0]
 
 
+def _cells(columns: "dict[str, pa.Array]", name: str) -> list[Any]:
+    return columns[name].to_pylist() if name in columns else []
+
+
 class _Summary:
-    """What --json prints: the number of answers, how often each label was given, and without a file the answers."""
+    """What --json prints: the number of answers, how often each label was given or none, and why, and without a file
+    the answers.
+    """
 
     def __init__(self, bundle: "Bundle", *, keep_answers: bool) -> None:
         self._info = bundle.info
         self._given: Counter[str] = Counter()
+        self._refused: Counter[str] = Counter()
         self._answers: list[dict[str, Any]] | None = [] if keep_answers else None
         self.n_rows = 0
 
@@ -210,7 +218,8 @@ class _Summary:
         self.n_rows += rows.num_rows
         decisions = answers["predicted"].to_pylist()
         if self._info.task == "single":
-            self._given.update(decisions)
+            self._given.update(name for name in decisions if name is not None)
+            self._refused.update(why for why in _cells(answers, "refused") if why is not None)
         elif self._info.task == "multi":
             self._given.update(name for row in decisions for name in row)
         if self._answers is not None:
@@ -224,6 +233,8 @@ class _Summary:
         result: dict[str, Any] = {"rows": self.n_rows, "out": None if target is None else str(target)}
         if self._info.task != "regression":
             result["given"] = dict(self._given.most_common())
+        if self._refused:
+            result["refused"] = dict(self._refused.most_common())
         result["seconds"] = round(seconds, 2)
         if self._answers is not None:
             result["answers"] = self._answers

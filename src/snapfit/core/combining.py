@@ -13,6 +13,7 @@ from snapfit.core.calibration import calibration_error, fit_temperature
 from snapfit.core.errors import BadInput
 from snapfit.core.labels import Task
 from snapfit.core.metrics import METRICS, compute_metrics, standard_error
+from snapfit.core.scope import energy
 from snapfit.core.scores import logits_to_scores
 
 LEAST_SCORE = 1e-12
@@ -124,6 +125,15 @@ def as_logits(scores: np.ndarray, task: Task) -> np.ndarray:
     if task == "multi":
         low -= np.log(np.maximum(1.0 - scores, LEAST_SCORE))
     return low
+
+
+def mean_energy(parts: Sequence[np.ndarray], temperatures: Sequence[float], shares: Sequence[float]) -> np.ndarray:
+    """float64 [n, 1]: the mean of the models' energies (`scope.energy`), each at its temperature.
+
+    A mean of scores has no energy of its own; logits plus this have the same scores, and this energy.
+    """
+    found = [energy(one, t) * (share / sum(shares)) for one, t, share in zip(parts, temperatures, shares, strict=True)]
+    return np.asarray(np.sum(found, axis=0)[:, None])
 
 
 def row_errors(scores: np.ndarray, targets: np.ndarray, task: Task) -> np.ndarray:

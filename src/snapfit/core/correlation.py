@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from snapfit.core.decisions import Answers
 from snapfit.core.tallies import RunningSum, Tally
 
 RANK_ROWS = 1 << 20
@@ -73,6 +74,8 @@ class RegressionTally(Tally):
     rank_rows: up to how many rows Spearman's correlation is exact; see `RankPairs`.
     """
 
+    task = "regression"
+
     def __init__(self, *, rank_rows: int = RANK_ROWS) -> None:
         super().__init__(1)
         self._moments, self._ranks = Moments(), RankPairs(rank_rows)
@@ -81,8 +84,8 @@ class RegressionTally(Tally):
     def answer_range(self) -> tuple[float, float] | None:
         return self._moments.range_a if self.rows else None
 
-    def _add(self, scores: np.ndarray, targets: np.ndarray) -> None:
-        predicted, truth = scores[:, 0].astype(np.float64), targets[:, 0].astype(np.float64)
+    def _add(self, answers: Answers, targets: np.ndarray) -> None:
+        predicted, truth = answers.chosen, targets[:, 0].astype(np.float64)
         residual = predicted - truth
         self._squares.add(float(np.square(residual).sum()))
         self._distances.add(float(np.abs(residual).sum()))

@@ -16,11 +16,17 @@ from snapfit.core.labels import Task
 
 @dataclass(frozen=True)
 class Explained:
-    """Which numbers are explained. outputs: columns of the logits. temperature: > 0, that of the scores."""
+    """Which numbers are explained.
+
+    outputs: columns of the logits. temperature: > 0, that of the scores. slopes, shifts: of each label, for multi: what
+    a divided logit is multiplied by, and what is added then, as in the decision rule.
+    """
 
     task: Task
     outputs: tuple[int, ...]
     temperature: float = 1.0
+    slopes: tuple[float, ...] | None = None
+    shifts: tuple[float, ...] | None = None
 
     @property
     def unit(self) -> str:
@@ -29,7 +35,10 @@ class Explained:
 
     def of(self, logits: np.ndarray) -> np.ndarray:
         """float64 [n, outputs] of logits float [n, k]."""
-        return log_odds(logits, self.task, self.temperature)[:, list(self.outputs)]
+        odds = log_odds(logits, self.task, self.temperature)
+        if self.slopes is not None and self.shifts is not None:
+            odds = odds * np.array(self.slopes) + np.array(self.shifts)
+        return odds[:, list(self.outputs)]
 
 
 def log_odds(logits: np.ndarray, task: Task, temperature: float = 1.0) -> np.ndarray:

@@ -9,9 +9,10 @@ from typing import NamedTuple
 import numpy as np
 
 from snapfit.core.correlation import RANK_ROWS, RegressionTally
+from snapfit.core.decisions import DecisionRule
 from snapfit.core.errors import BadInput, nearest
 from snapfit.core.labels import Task
-from snapfit.core.tallies import MultiTally, SingleTally, Tally
+from snapfit.core.tallies import LabelTally, MultiTally, SingleTally, Tally
 
 
 class Metric(NamedTuple):
@@ -33,6 +34,7 @@ METRICS: dict[str, Metric] = {
     "mcc": Metric(_SINGLE, True),
     "subset_accuracy": Metric(_MULTI, True),
     "nll": Metric(_SINGLE | _MULTI, False),
+    "ece": Metric(_SINGLE | _MULTI, False),
     "pearson": Metric(_REGRESSION, True),
     "spearman": Metric(_REGRESSION, True),
     "rmse": Metric(_REGRESSION, False),
@@ -81,15 +83,38 @@ def standard_error(name: str, value: float, rows: int) -> float | None:
     return float(np.sqrt(value * (1.0 - value) / rows))
 
 
-def tally(task: Task, n_outputs: int, *, thresholds: np.ndarray | None = None, rank_rows: int = RANK_ROWS) -> Tally:
+def label_tally(
+    task: Task, n_outputs: int, *, rule: DecisionRule | None = None, out_of_scope: bool = False
+) -> LabelTally:
+    """A new tally of a task with labels; see `tally`.
+
+    Raises BadInput for a regression, and for rows out of scope beside many labels a row.
+    """
+    if task == "single":
+        return SingleTally(n_outputs, rule=rule, out_of_scope=out_of_scope)
+    if task != "multi" or out_of_scope:
+        found = "a regression" if task != "multi" else "rows out of scope of a task with many labels a row"
+        raise BadInput(found, "a task with labels, one a row where some are out of scope", "leave that out")
+    return MultiTally(n_outputs, rule=rule)
+
+
+def tally(
+    task: Task,
+    n_outputs: int,
+    *,
+    rule: DecisionRule | None = None,
+    rank_rows: int = RANK_ROWS,
+    out_of_scope: bool = False,
+) -> Tally:
     """A new tally: batches of scores and targets go in, and all metrics of the task come out.
 
-    n_outputs: columns of the scores. thresholds: float [k] for multi, default 0.5 each. rank_rows: up to how many rows
-    Spearman's correlation of a regression is exact, at 8 bytes a row. Its memory does not grow with the rows beyond.
+    n_outputs: columns of the scores. rule: how scores become decisions, by default that of its task alone. rank_rows:
+    up to how many rows Spearman's correlation of a regression is exact, at 8 bytes a row. out_of_scope: whether targets
+    may be -1, see `LabelTally`. Its memory does not grow with the rows beyond.
     """
     if task == "regression":
         return RegressionTally(rank_rows=rank_rows)
-    return SingleTally(n_outputs) if task == "single" else MultiTally(n_outputs, thresholds=thresholds)
+    return label_tally(task, n_outputs, rule=rule, out_of_scope=out_of_scope)
 
 
 def compute_metrics(
@@ -100,13 +125,18 @@ def compute_metrics(
     scores: float [n, k] from `logits_to_scores`. targets: from `LabelSet.encode`: int [n] for single, 0 or 1
     [n, k] for multi, numbers [n, 1] for regression. thresholds: float [k] for multi, default 0.5 each.
 
-    single: accuracy, macro_f1 (over labels present in targets or predictions), weighted_f1, mcc, nll.
-    multi: macro_f1, micro_f1, weighted_f1, subset_accuracy, nll (mean over all cells).
-    regression: pearson, spearman, rmse, mae, r2. The nll is in nats, rmse and mae in the units of the targets.
+    single: accuracy, macro_f1 (over labels present in targets or predictions), weighted_f1, mcc, nll, ece.
+    multi: macro_f1, micro_f1, weighted_f1, subset_accuracy, nll and ece (over all cells).
+    regression: pearson, spearman, rmse, mae, r2. The nll is in nats, rmse and mae in the units of the targets; ece is
+    the expected calibration error.
     Raises BadInput when there are no rows, the shapes do not fit, or a number is not finite.
     """
     n, k = scores.shape if scores.ndim == 2 else (0, 1)
-    counted = tally(task, k, thresholds=thresholds, rank_rows=n)
+    if thresholds is not None and (task != "multi" or np.shape(thresholds) != (k,)):
+        found = f"thresholds of shape {np.shape(thresholds)} for {k} labels of the task {task!r}"
+        raise BadInput(found, "one threshold a label, for multi", "fit the thresholds on these labels again")
+    rule = DecisionRule(task, thresholds=None if thresholds is None else tuple(map(float, thresholds)))
+    counted = tally(task, k, rule=rule, rank_rows=n)
     counted.check_shapes(scores, targets)
     block = max(1, _BLOCK_CELLS // k)  # so that memory beyond the scores themselves does not grow
     for start in range(0, n, block):

@@ -22,6 +22,7 @@ from snapfit.core.recipe_sections import (
     Auto,
     CheckpointSection,
     DataSection,
+    DecisionSection,
     EnsembleSection,
     LengthSection,
     LogSection,
@@ -56,6 +57,7 @@ class Recipe(BaseModel):
     loss: LossSection = LossSection()
     regularise: RegulariseSection = RegulariseSection()
     ensemble: EnsembleSection = EnsembleSection()
+    decision: DecisionSection = DecisionSection()
     checkpoint: CheckpointSection = CheckpointSection()
     log: LogSection = LogSection()
 
@@ -93,6 +95,7 @@ class Recipe(BaseModel):
             )
         self._check_phases()
         self._check_folds()
+        self._check_decision()
         if self.ensemble.rounds:
             self._check_rounds()
 
@@ -142,6 +145,32 @@ class Recipe(BaseModel):
                 "train.fold_bundle is 'ensemble' while each fold keeps members or averages (ensemble.*)",
                 "one model of each fold",
                 "--fold-bundle refit, or leave ensemble.members, ema_share and tail_share at 0",
+            )
+        asked = self.decision.model_dump(include={"abstain_precision", "abstain_coverage", "out_of_scope"})
+        asked |= {"thresholds": self.decision.thresholds if self.decision.thresholds == "tuned" else None}
+        asked |= {"calibrate": self.decision.calibrate if self.decision.calibrate == "platt" else None}
+        for name in (name for name, value in asked.items() if value is not None):
+            raise BadInput(
+                f"decision.{name} is {asked[name]!r} while train.fold_bundle is 'ensemble'",
+                "rows to fit it to that none of the models has seen, and there are none",
+                "--fold-bundle refit, or fit it to another table afterwards: snapfit decide BUNDLE TABLE --out NEW",
+            )
+
+    def _check_decision(self) -> None:
+        """Decisions that contradict each other."""
+        decision = self.decision
+        if decision.max_labels is not None and decision.max_labels < decision.min_labels:
+            raise BadInput(
+                f"decision.min_labels is {decision.min_labels}, decision.max_labels is {decision.max_labels}",
+                "no more labels at least than at most",
+                f"--set decision.max_labels={decision.min_labels}, or --set decision.max_labels=none",
+            )
+        if decision.abstain_precision is not None and decision.abstain_coverage is not None:
+            raise BadInput(
+                f"decision.abstain_precision is {decision.abstain_precision:g}, decision.abstain_coverage is "
+                f"{decision.abstain_coverage:g}",
+                "one of the two: either says where no answer is given",
+                "--set decision.abstain_coverage=none",
             )
 
     def _check_rounds(self) -> None:

@@ -34,6 +34,8 @@ Above0 = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
 Below1 = Annotated[float, Field(ge=0, lt=1)]
 Share = Annotated[float, Field(gt=0, le=1)]
+Chance = Annotated[float, Field(ge=0, le=1)]
+Inside1 = Annotated[float, Field(gt=0, lt=1)]
 
 _NONE_WORDS = frozenset({"none", "null", "~"})
 
@@ -281,6 +283,22 @@ class EnsembleSection(Section):
     tail_share: Below1 = 0.0  # of all steps, the last ones that a plain mean of the weights is over; 0: none
 
 
+class DecisionSection(Section):
+    """What is made of logits once a training is over; see `snapfit.core.rule_fitting`. Nothing here changes weights."""
+
+    section: ClassVar[str] = "decision"
+
+    calibrate: Literal["auto", "temperature", "platt"] | None = "auto"  # none: scores stay as they come
+    thresholds: Literal["auto", "tuned"] | Chance | dict[str, Chance] = "auto"  # of many labels; a number: for each
+    threshold_metric: Literal["auto", "macro_f1", "micro_f1", "weighted_f1", "subset_accuracy"] = "auto"
+    min_labels: Count = 0  # of many labels: a text gets so many at least,
+    max_labels: AtLeastOne | None = None  # and so many at most
+    abstain_precision: Inside1 | None = None  # of one label: answer where so many answers are right,
+    abstain_coverage: Inside1 | None = None  # or the share of texts of which the model is surest
+    out_of_scope: Literal["max_probability", "energy", "centroids"] | None = None  # texts unlike all trained on
+    in_scope_share: Inside1 = 0.97  # of the texts that are in scope, what is kept
+
+
 class CheckpointSection(Section):
     """How often the state of the training is saved, and how many of the saved ones are kept."""
 
@@ -311,6 +329,7 @@ SECTIONS: dict[str, type[Section]] = {
         LossSection,
         RegulariseSection,
         EnsembleSection,
+        DecisionSection,
         CheckpointSection,
         LogSection,
     )

@@ -1,21 +1,12 @@
-"""From logits to scores to decisions: the same lines run in evaluation and in prediction.
+"""From logits to scores: softmax over the labels (single), a sigmoid of each (multi), or the logit itself (regression).
 
-task         score of a label                     decision
-single       softmax over the labels              the label with the highest score, the first of equals
-multi        sigmoid of each label by itself      every label whose score reaches its threshold
-regression   the logit itself                     the number
+What is decided by scores is in decisions.py.
 """
-
-from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
 from snapfit.core.errors import BadInput, WorkFailed
 from snapfit.core.labels import Task
-
-Decision = str | list[str] | float
-"""What is said about one text: a label (single), labels (multi) or a number (regression)."""
 
 DEFAULT_THRESHOLD = 0.5
 
@@ -46,28 +37,6 @@ def logits_to_scores(
     if task == "multi":
         return _sigmoid(values / temperature)
     return _softmax(values / temperature)
-
-
-def decide(scores: np.ndarray, task: Task, names: Sequence[str], *, thresholds: np.ndarray | None = None) -> list[Any]:
-    """The decision (see `Decision`) on each row of scores float [n, k].
-
-    names: the labels, in the order of the columns; a multi-label decision lists labels in this order.
-    thresholds: float [k] for multi, default 0.5 each; a score equal to its threshold is enough.
-    Raises BadInput when the shapes do not fit.
-    """
-    if scores.ndim != 2 or scores.shape[1] != len(names):
-        found = f"scores of shape {scores.shape} for {len(names)} labels"
-        raise BadInput(found, f"[rows, {len(names)}]", "pass the label set that the scores were made with")
-    if task == "regression":
-        values: list[float] = scores[:, 0].astype(np.float64).tolist()
-        return values
-    if task == "single":
-        return [names[i] for i in scores.argmax(axis=1)]
-    rows, columns = np.nonzero(above_thresholds(scores, thresholds))
-    chosen: list[list[str]] = [[] for _ in range(len(scores))]
-    for row, column in zip(rows.tolist(), columns.tolist(), strict=True):
-        chosen[row].append(names[column])
-    return chosen
 
 
 def above_thresholds(scores: np.ndarray, thresholds: np.ndarray | None = None) -> np.ndarray:

@@ -9,10 +9,11 @@ from abc import ABC, abstractmethod
 
 import numpy as np
 
+from snapfit.core.calibration import Reliability, confidence_and_right
+from snapfit.core.decisions import Answers, DecisionRule
 from snapfit.core.errors import BadInput
 from snapfit.core.label_metrics import LabelCounts, label_metrics
 from snapfit.core.labels import Task
-from snapfit.core.scores import above_thresholds
 
 _EPSILON = float(np.finfo(np.float64).eps)  # scikit-learn's log_loss keeps scores this far from 0 and 1
 
@@ -52,15 +53,17 @@ class RunningSum:
 class Tally(ABC):
     """What is known of the rows that were added.
 
-    n_outputs: columns of the scores, at least 1. Attribute: rows, how many were added.
+    n_outputs: columns of the scores, at least 1. rule: how scores become decisions; by default that of its task alone.
+    Attribute: rows, how many were added.
     """
 
-    _flat_targets = False
+    task: Task
 
-    def __init__(self, n_outputs: int) -> None:
+    def __init__(self, n_outputs: int, *, rule: DecisionRule | None = None) -> None:
         if n_outputs < 1:
             raise BadInput(f"scores with {n_outputs} columns", "at least one", "pass the scores of a classifier")
         self.n_outputs = n_outputs
+        self.rule = rule or DecisionRule(self.task)
         self.rows = 0
 
     def add(self, scores: np.ndarray, targets: np.ndarray) -> None:
@@ -71,21 +74,27 @@ class Tally(ABC):
         and for classes that do not exist.
         """
         self.check_shapes(scores, targets)
-        for name, values in (("scores", scores), ("targets", targets)):
+        self.add_answers(self.rule.decide(scores), targets)
+
+    def add_answers(self, answers: Answers, targets: np.ndarray) -> None:
+        """Count rows in by what was answered on them. answers: by the tally's rule; else as `add`."""
+        self.check_shapes(answers.scores, targets)
+        for name, values in (("scores", answers.scores), ("targets", targets)):
             if not np.isfinite(values).all():
                 row = int(np.flatnonzero(~np.isfinite(values).reshape(len(values), -1).all(axis=1))[0])
                 raise BadInput(f"{name} that are not finite in row {row}", "finite numbers", "correct that row")
-        if len(scores):
-            self._add(scores, targets)
-            self.rows += len(scores)
+        if len(answers):
+            self._add(answers, targets)
+            self.rows += len(answers)
 
     def check_shapes(self, scores: np.ndarray, targets: np.ndarray) -> None:
         """Raise BadInput unless these are scores and targets of the same rows."""
-        wanted = scores.shape[:1] if self._flat_targets else scores.shape
+        flat = self.task == "single"
+        wanted = scores.shape[:1] if flat else scores.shape
         if scores.ndim != 2 or scores.shape[1] != self.n_outputs or targets.shape != wanted:
             found = f"scores of shape {scores.shape} and targets of shape {targets.shape}"
             shape = f"[rows, {self.n_outputs}]"
-            expected = f"shapes that fit the task: {shape} and {'[rows]' if self._flat_targets else shape}"
+            expected = f"shapes that fit the task: {shape} and {'[rows]' if flat else shape}"
             raise BadInput(found, expected, "pass scores and targets of the same rows and labels")
 
     def metrics(self) -> dict[str, float]:
@@ -101,22 +110,27 @@ class Tally(ABC):
         return None
 
     @abstractmethod
-    def _add(self, scores: np.ndarray, targets: np.ndarray) -> None: ...
+    def _add(self, answers: Answers, targets: np.ndarray) -> None: ...
 
     @abstractmethod
     def _metrics(self) -> dict[str, float]: ...
 
 
 class LabelTally(Tally):
-    """A tally of labels: of each, the rows it is true for, those it was given to, and those where both hold."""
+    """A tally of labels: of each, the rows it is true for, those it was given to, and those where both hold.
 
-    _task: Task
+    out_of_scope: whether targets of a single label may be -1, for rows that none of the labels is right for.
+    Metrics: those of `label_metrics`, and ece (of the rows in scope, or of all cells).
+    Attribute: reliability, how confident answers are and how many of them are right.
+    """
 
-    def __init__(self, n_outputs: int) -> None:
-        super().__init__(n_outputs)
+    def __init__(self, n_outputs: int, *, rule: DecisionRule | None = None, out_of_scope: bool = False) -> None:
+        super().__init__(n_outputs, rule=rule)
+        self._out_of_scope = out_of_scope
         self._hits, self._given, self._support = (np.zeros(n_outputs, dtype=np.int64) for _ in range(3))
-        self._right = 0
+        self._right = self._outside = self._refused_outside = 0
         self._log_likelihood = RunningSum()
+        self.reliability = Reliability()
 
     def _count(self, hits: np.ndarray, given: np.ndarray, support: np.ndarray, right: int) -> None:
         self._hits += hits
@@ -132,46 +146,58 @@ class LabelTally(Tally):
             self._hits,
             self._given,
             self._support,
+            np.array(self._outside),
+            np.array(self._refused_outside),
         )
-        return {name: float(value) for name, value in label_metrics(self._task, counts).items()}
+        found = label_metrics(self.task, counts, refuses=self.rule.refuses, out_of_scope=self._out_of_scope)
+        return with_ece({name: float(value) for name, value in found.items()}, self.reliability)
 
 
 class SingleTally(LabelTally):
-    """One label a row. targets: int [n]. Metrics: those of `label_metrics`."""
+    """One label a row. targets: int [n]."""
 
-    _flat_targets = True
-    _task = "single"
+    task = "single"
 
     def answer_range(self) -> tuple[float, float] | None:
         given = np.flatnonzero(self._given)
         return (float(given[0]), float(given[-1])) if len(given) else None
 
-    def _add(self, scores: np.ndarray, targets: np.ndarray) -> None:
-        predicted, k = scores.argmax(axis=1), self.n_outputs
-        if not (targets.min() >= 0 and targets.max() < k):
+    def _add(self, answers: Answers, targets: np.ndarray) -> None:
+        scores, chosen, k = answers.scores, answers.chosen, self.n_outputs
+        least = -1 if self._out_of_scope else 0
+        if not (targets.min() >= least and targets.max() < k):
             found = f"targets from {targets.min()} to {targets.max()}"
             raise BadInput(found, f"class numbers from 0 to {k - 1}", "encode them with the same label set")
+        inside = targets >= 0
         hits, given, support = (
-            np.bincount(classes, minlength=k) for classes in (targets[predicted == targets], predicted, targets)
+            np.bincount(classes, minlength=k)
+            for classes in (targets[inside & (chosen == targets)], chosen[answers.answered], targets[inside])
         )
         self._count(hits, given, support, int(hits.sum()))
-        self._log_likelihood.add(float(log_likelihood(scores, targets).sum()))
+        self._outside += int((~inside).sum())
+        self._refused_outside += int((~inside & ~answers.answered).sum())
+        self._log_likelihood.add(float(log_likelihood(scores[inside], targets[inside]).sum()))
+        self.reliability.add(*confidence_and_right(scores[inside], targets[inside], "single"))
 
 
 class MultiTally(LabelTally):
-    """Any number of labels a row. targets: 0 or 1 [n, k]. Metrics: those of `label_metrics`.
+    """Any number of labels a row. targets: 0 or 1 [n, k]."""
 
-    thresholds: float [k], default 0.5 each.
-    """
+    task = "multi"
 
-    _task = "multi"
-
-    def __init__(self, n_outputs: int, *, thresholds: np.ndarray | None = None) -> None:
-        super().__init__(n_outputs)
-        self._thresholds = thresholds
-
-    def _add(self, scores: np.ndarray, targets: np.ndarray) -> None:
-        truth, chosen = targets > 0, above_thresholds(scores, self._thresholds)
+    def _add(self, answers: Answers, targets: np.ndarray) -> None:
+        scores, truth, chosen = answers.scores, targets > 0, answers.chosen
         right = int((truth == chosen).all(axis=1).sum())
         self._count((truth & chosen).sum(axis=0), chosen.sum(axis=0), truth.sum(axis=0), right)
         self._log_likelihood.add(float(log_likelihood(scores, targets).sum()))
+        self.reliability.add(*confidence_and_right(scores, targets, "multi"))
+
+
+def with_ece(metrics: dict[str, float], reliability: Reliability) -> dict[str, float]:
+    """Metrics of a task with labels, the expected calibration error behind the nll."""
+    found: dict[str, float] = {}
+    for name, value in metrics.items():
+        found[name] = value
+        if name == "nll":
+            found["ece"] = reliability.error
+    return found

@@ -17,7 +17,7 @@ from snapfit.data.batches import Batch
 from snapfit.data.tokenizer import TokenIds
 from snapfit.nn.classifier import Classifier
 from snapfit.nn.ensemble import EnsembleBackend
-from snapfit.nn.inference import batch_logits, differentiable_logits
+from snapfit.nn.inference import batch_outputs, differentiable_logits
 from snapfit.nn.integrated_gradients import integrated_gradients, word_embeddings
 from snapfit.nn.member_weights import read_changed, with_changes
 from snapfit.nn.packed_encoder import use_packing
@@ -46,8 +46,17 @@ class TorchBackend:
 
     def logits(self, batch: Batch) -> np.ndarray:
         """float32 [rows, n_outputs] for one padded batch."""
+        return self._outputs(batch)[0]
+
+    def logits_and_vectors(self, batch: Batch) -> tuple[np.ndarray, np.ndarray]:
+        """Logits, and what the last linear layer makes them of: float32 [rows, width], see `batch_outputs`."""
+        logits, vectors = self._outputs(batch, vectors=True)
+        assert vectors is not None
+        return logits, vectors
+
+    def _outputs(self, batch: Batch, *, vectors: bool = False) -> tuple[np.ndarray, np.ndarray | None]:
         with self._lock, torch.inference_mode():
-            return batch_logits(self.model, batch, self.device)
+            return batch_outputs(self.model, batch, self.device, vectors=vectors)
 
     @property
     def differentiable(self) -> bool:

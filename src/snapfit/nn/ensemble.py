@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from snapfit.core.combining import as_logits, combine
+from snapfit.core.combining import as_logits, combine, mean_energy
 from snapfit.core.errors import BadInput
 from snapfit.core.labels import Task
 from snapfit.core.log_odds import Explained
@@ -22,7 +22,7 @@ from snapfit.data.batches import Batch
 from snapfit.data.tokenizer import TokenIds
 from snapfit.nn.classifier import Classifier, encoder_layers
 from snapfit.nn.families import depth_reader, n_depths
-from snapfit.nn.inference import batch_logits, differentiable_logits
+from snapfit.nn.inference import batch_outputs, differentiable_logits
 from snapfit.nn.integrated_gradients import integrated_gradients, mean_logits, word_embeddings
 from snapfit.nn.member_weights import same_bits
 from snapfit.nn.packed_encoder import is_packed
@@ -30,7 +30,7 @@ from snapfit.runtime.explaining import PathIntegral
 
 
 class EnsembleBackend:
-    """Runs models in inference mode and gives logits whose scores are the mean of theirs.
+    """Runs models in inference mode and gives logits whose scores, and whose energy, are the mean of theirs.
 
     models: put into evaluation mode and onto the device; the first is otherwise left as it is, the others are the
     backend's from now on, since their lowest layers may compute nothing any more. shares: of each in the mean, above 0.
@@ -77,8 +77,19 @@ class EnsembleBackend:
 
         A row for which a model gives logits that are not finite is NaN.
         """
+        return self._outputs(batch)[0]
+
+    def logits_and_vectors(self, batch: Batch) -> tuple[np.ndarray, np.ndarray]:
+        """Logits, and what the first model's last linear layer takes: float32 [rows, width]."""
+        logits, vectors = self._outputs(batch, vectors=True)
+        assert vectors is not None
+        return logits, vectors
+
+    def _outputs(self, batch: Batch, *, vectors: bool = False) -> tuple[np.ndarray, np.ndarray | None]:
         with self._lock, torch.inference_mode(), self._trunk_heard():
-            return self._mean([batch_logits(model, batch, self.device) for model in self.models])
+            logits, found = batch_outputs(self.models[0], batch, self.device, vectors=vectors)
+            others = [batch_outputs(model, batch, self.device)[0] for model in self.models[1:]]
+        return self._mean([logits, *others]), found
 
     @property
     def differentiable(self) -> bool:
@@ -110,6 +121,8 @@ class EnsembleBackend:
         finite = np.all([np.isfinite(part).all(axis=1) for part in parts], axis=0)[:, None]
         parts = [np.where(finite, part, 0.0) for part in parts]
         mean = as_logits(combine(parts, self._temperatures, self.task, 1.0, shares=self._shares), self.task)
+        if self.task == "single":
+            mean = mean + mean_energy(parts, self._temperatures, self._shares)
         return np.where(finite, mean, np.nan).astype(np.float32)
 
     @contextmanager

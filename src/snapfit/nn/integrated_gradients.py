@@ -103,6 +103,8 @@ def log_odds(logits: Tensor, explained: Explained) -> Tensor:
         return logits[:, list(explained.outputs)]
     logits = logits / explained.temperature
     if explained.task == "multi":
+        if explained.slopes is not None and explained.shifts is not None:
+            logits = logits * logits.new_tensor(explained.slopes) + logits.new_tensor(explained.shifts)
         return logits[:, list(explained.outputs)]
     odds = []
     for output in explained.outputs:

@@ -3,9 +3,11 @@
     config.json  model.safetensors  tokenizer.json    what plain transformers reads too
     snapfit.json                                      how answers are made of logits: `BundleInfo`
     members/1.safetensors ...                         where several models answer: what differs from the first one's
+    centroids.safetensors                             where they say which texts are in scope
     MANIFEST.json                                     size and SHA-256 of every file
 
-Format 2 is a bundle whose answer is the mean of several models' scores; all others are of format 1.
+Format 3 is a bundle whose decision rule is more than temperature and thresholds; of the others, format 2 is one whose
+answer is the mean of several models' scores, and all else is of format 1.
 Nothing here reads weights: a backend does, from `Bundle.folder`.
 """
 
@@ -16,16 +18,25 @@ from typing import Any, Literal, NoReturn
 
 import numpy as np
 
+from snapfit.core.decisions import DecisionRule
 from snapfit.core.errors import BadInput, nearest
 from snapfit.core.files import read_json
 from snapfit.core.folders import MANIFEST, list_files, verify_manifest
 from snapfit.core.labels import TASKS, LabelSet, Task
 from snapfit.core.lengths import HEAD, LengthPolicy
 from snapfit.data.tokenizer import TextTokenizer
+from snapfit.runtime.bundle_rule import (
+    CENTROIDS_FILE,
+    EXPECTED,
+    is_decision,
+    joined_rule,
+    needs_centroids,
+    read_centroids,
+)
 
-ONE_MODEL, SEVERAL_MODELS = 1, 2
-"""The format versions, by what answers."""
-FORMAT_VERSION = SEVERAL_MODELS
+ONE_MODEL, SEVERAL_MODELS, WITH_RULE = 1, 2, 3
+"""The format versions, by what answers and how: an older snapfit would leave out what it does not know."""
+FORMAT_VERSION = WITH_RULE
 """The newest."""
 INFO_FILE = "snapfit.json"
 PROBES_FILE = "probes.json"
@@ -57,7 +68,9 @@ class BundleInfo:
     members: the models whose scores are averaged (see `combining.combine`), two at least; None for one model. Each has
     "file" (`member_file` of its number), "share" (> 0; together 1), and "temperature" (> 0), which divides its
     logits; `temperature` then divides the logits of the mean. made_of: what the answer is, for people.
-    format_version: SEVERAL_MODELS with members, else ONE_MODEL.
+    decision: what the decision rule has beyond temperature and thresholds, see bundle_rule.py; None: nothing.
+    decided: what is known about the rule, for people (see `rule_fitting.FittedRule.report`).
+    format_version: WITH_RULE with a decision; else SEVERAL_MODELS with members, else ONE_MODEL.
     Raises BadInput naming the field that has a value it cannot have.
     """
 
@@ -81,6 +94,8 @@ class BundleInfo:
     members: list[dict[str, Any]] | None = None
     made_of: dict[str, Any] = field(default_factory=dict)
     length_policy: dict[str, Any] | None = None
+    decision: dict[str, Any] | None = None
+    decided: dict[str, Any] = field(default_factory=dict)
     format_version: int = ONE_MODEL
 
     def __post_init__(self) -> None:
@@ -92,8 +107,19 @@ class BundleInfo:
             self._refuse("task", f"{label_set.task!r}, the task of its labels")
         if self.thresholds is not None and (self.task != "multi" or len(self.thresholds) != label_set.n_outputs):
             self._refuse("thresholds", "one number in 0..1 a label for multi, otherwise null")
-        if (self.members is None) != (self.format_version == ONE_MODEL):
-            self._refuse("format_version", f"{SEVERAL_MODELS} with members, {ONE_MODEL} without")
+        for name in ("slopes", "shifts"):
+            if len((self.decision or {}).get(name, label_set.names)) != label_set.n_outputs:
+                self._refuse("decision", f"one number a label in {name}")
+        try:
+            joined_rule(self.task, self.temperature, self.thresholds, {**(self.decision or {}), "scope": None})
+        except BadInput as error:
+            self._refuse("decision", f"what fits together, but there are {error.found}")
+        if "scope" in (self.decision or {}) and self.task != "single":
+            self._refuse("decision", "a scope for the task 'single' only")
+        if self.format_version != format_of(self.members, self.decision):
+            self._refuse(
+                "format_version", f"{WITH_RULE} with a decision, {SEVERAL_MODELS} with members, or {ONE_MODEL}"
+            )
 
     @property
     def lengths(self) -> LengthPolicy:
@@ -103,10 +129,16 @@ class BundleInfo:
     def _refuse(self, name: str, expected: str) -> NoReturn:
         raise BadInput(f"{name}: {getattr(self, name)!r} in {INFO_FILE}", expected, _RESTORE)
 
+    @property
+    def rule_values(self) -> dict[str, Any]:
+        """The decision rule as `DecisionRule.to_dict` gives it."""
+        thresholds = {} if self.thresholds is None else {"thresholds": self.thresholds}
+        return {"temperature": self.temperature, **thresholds, **(self.decision or {})}
+
     def to_dict(self) -> dict[str, Any]:
-        """Plain values for snapfit.json, the format version first; what came later and is not set is left out."""
+        """Plain values for snapfit.json, the format version first; what only some bundles have is left out if unset."""
         values = asdict(self)
-        for name in ("made_of", "members", "length_policy"):
+        for name in ("made_of", "members", "length_policy", "decision", "decided"):
             if not values[name]:
                 del values[name]
         return {"format_version": values.pop("format_version"), **values}
@@ -175,12 +207,16 @@ class Bundle:
             if member["file"] not in files:
                 found = f"{folder} has no {member['file']}, which {INFO_FILE} names"
                 raise BadInput(found, "a whole bundle", _fix_incomplete(folder, files))
+        if needs_centroids(info.decision) and CENTROIDS_FILE not in files:
+            found = f"{folder} has no {CENTROIDS_FILE}, which its decision rule needs"
+            raise BadInput(found, "a whole bundle", _fix_incomplete(folder, files))
         return cls(folder, info, LabelSet.from_dict(info.labels))
 
-    @property
-    def thresholds(self) -> np.ndarray | None:
-        """The labels' thresholds, float64 [n_outputs], or None for the default."""
-        return None if self.info.thresholds is None else np.array(self.info.thresholds, dtype=np.float64)
+    def rule(self) -> DecisionRule:
+        """How its answers are made of logits. Raises BadInput when its centroids are damaged."""
+        info = self.info
+        centroids = read_centroids(self.folder) if needs_centroids(info.decision) else None
+        return joined_rule(info.task, info.temperature, info.thresholds, info.decision, centroids=centroids)
 
     def tokenizer(self) -> TextTokenizer:
         """The bundle's tokenizer, which cuts and pads as in training."""
@@ -213,6 +249,11 @@ class Bundle:
 def member_file(number: int) -> str:
     """Where the weights of a bundle's model are, below its folder; numbers count from 0."""
     return f"members/{number}.safetensors" if number else WEIGHTS_FILE
+
+
+def format_of(members: Any, decision: Any) -> int:
+    """The format version of a bundle with these."""
+    return WITH_RULE if decision else SEVERAL_MODELS if members else ONE_MODEL
 
 
 def _check_version(version: Any) -> None:
@@ -248,7 +289,7 @@ def _is_number(value: Any) -> bool:
 
 
 def _is_version(value: Any) -> bool:
-    return type(value) is int and value in (ONE_MODEL, SEVERAL_MODELS)
+    return type(value) is int and value in (ONE_MODEL, SEVERAL_MODELS, WITH_RULE)
 
 
 def _is_length_policy(value: Any) -> bool:
@@ -272,7 +313,7 @@ def _are_members(value: Any) -> bool:
     return bool(abs(sum(one["share"] for one in value) - 1.0) < _SHARES_WITHIN)
 
 
-_VERSIONS = f"{ONE_MODEL} or {SEVERAL_MODELS}"
+_VERSIONS = f"{ONE_MODEL}, {SEVERAL_MODELS} or {WITH_RULE}"
 _SHARES_WITHIN = 1e-6
 """How far the sum of shares may be from 1."""
 _CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
@@ -307,5 +348,7 @@ _CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
         lambda v: v is None or _is_length_policy(v),
         "null for head, or a length policy and what it needs",
     ),
+    "decision": (is_decision, EXPECTED),
+    "decided": (_is_object, "an object"),
 }
 """What each field of snapfit.json must be by itself, and how to say so."""

@@ -51,10 +51,13 @@ def check_comparable(first: Bundle, second: Bundle) -> None:
 
 
 class Comparison:
-    """Holds the answers of `this` against those of `other`, row by row. Sums of both are kept by the caller."""
+    """Holds the answers of `this` against those of `other`, row by row. Sums of both are kept by the caller.
 
-    def __init__(self, label_set: LabelSet) -> None:
-        self._labels = label_set
+    out_of_scope: how rows out of scope are labelled.
+    """
+
+    def __init__(self, label_set: LabelSet, *, out_of_scope: str | None = None) -> None:
+        self._labels, self._outside = label_set, out_of_scope
         self._same = 0
         self._first_only = self._second_only = self._both = 0
         k = label_set.n_outputs
@@ -121,13 +124,11 @@ class Comparison:
         }
 
     def _add_numbers(self, this: Outcomes, other: Outcomes, records: Records) -> None:
-        known = this.answers.answered & other.answers.answered
-        gap = np.where(known, np.abs(other.errors) - np.abs(this.errors), 0.0)
+        gap = np.abs(other.errors) - np.abs(this.errors)
         self._first_only += int((gap > 0).sum())
         self._second_only += int((gap < 0).sum())
-        silent = ~this.answers.answered & ~other.answers.answered
-        self._same += int(((this.answers.chosen == other.answers.chosen) | silent).sum())
-        pairs = this.answers.chosen[known], other.answers.chosen[known]
+        pairs = this.answers.chosen, other.answers.chosen
+        self._same += int((pairs[0] == pairs[1]).sum())
         self._between.add(*pairs)
         self._ranks_between.add(*pairs)
         for i, nearer in enumerate((gap, -gap)):
@@ -141,7 +142,7 @@ class Comparison:
             if self._examples[i].would_take(float(keys[place]), this.first + place):
                 example = {
                     **texts_of_row(records, place),
-                    "true": _shown(self._labels, this.targets[place]),
+                    "true": _shown(self._labels, this.targets[place], self._outside),
                     "this": _answer(self._labels, this, place),
                     "other": _answer(self._labels, other, place),
                 }
@@ -151,7 +152,7 @@ class Comparison:
         self, this: LabelSums, other: LabelSums, confidence: float
     ) -> tuple[dict[str, Interval | None], list[dict[str, Any]]]:
         """Intervals of the metrics' differences, and the labels, whose F1 differs most first."""
-        mine, theirs = (per_class(*one.all_counts()[3:]).f1 for one in (this, other))
+        mine, theirs = (per_class(*one.all_counts()[3:6]).f1 for one in (this, other))
         order = np.argsort(-np.abs(mine - theirs), kind="stable")
         chosen = order[:MOST_RESAMPLED_LABELS]
         found = _resampled(this, other, confidence, chosen)
@@ -196,7 +197,7 @@ def _resampled(
         found = {name: mine[name] - theirs[name] for name in mine}
         if labels is not None and isinstance(this, LabelSums) and isinstance(other, LabelSums):
             first, second = (
-                per_class(*(one[:, labels] for one in sums.counts(table)[3:])).f1
+                per_class(*(one[:, labels] for one in sums.counts(table)[3:6])).f1
                 for sums, table in zip((this, other), tables, strict=True)
             )
             found[_F1] = first - second
@@ -227,10 +228,10 @@ def _certainty(outcomes: Outcomes) -> np.ndarray:
     return np.asarray(np.where(wrong, distance, 0.0).max(axis=1))
 
 
-def _shown(label_set: LabelSet, target: np.ndarray) -> Any:
+def _shown(label_set: LabelSet, target: np.ndarray, out_of_scope: str | None) -> Any:
     """A target as it is in a table."""
     if label_set.task == "single":
-        return label_set.names[int(target)]
+        return label_set.names[int(target)] if target >= 0 else out_of_scope
     if label_set.task == "multi":
         return [label_set.names[i] for i in np.flatnonzero(target > 0)]
     return float(target[0])
@@ -238,11 +239,4 @@ def _shown(label_set: LabelSet, target: np.ndarray) -> Any:
 
 def _answer(label_set: LabelSet, outcomes: Outcomes, place: int) -> Any:
     """The answer on a row, None where there is none."""
-    chosen = outcomes.answers.chosen[place]
-    if not outcomes.answers.answered[place]:
-        return None
-    if label_set.task == "single":
-        return label_set.names[int(chosen)]
-    if label_set.task == "multi":
-        return [label_set.names[i] for i in np.flatnonzero(chosen)]
-    return float(chosen)
+    return outcomes.answers.take(slice(place, place + 1)).decisions(label_set.names)[0]

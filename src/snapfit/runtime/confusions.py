@@ -26,18 +26,22 @@ class Confusions:
     """Counts every kind of mistake, and holds EXAMPLES rows of the more frequent ones.
 
     Beyond _MOST_KINDS different mistakes, examples of those that were the rarer half until then are given up; their
-    counts are not. most_kinds: in place of _MOST_KINDS.
+    counts are not. most_kinds: in place of _MOST_KINDS. out_of_scope: how rows out of scope are labelled: a label that
+    is given to one of them stands beside it.
     """
 
-    def __init__(self, label_set: LabelSet, *, most_kinds: int = _MOST_KINDS) -> None:
+    def __init__(self, label_set: LabelSet, *, out_of_scope: str | None = None, most_kinds: int = _MOST_KINDS) -> None:
         self._names: tuple[str | None, ...] = (*label_set.names, None)
+        self._true_names = (*label_set.names, out_of_scope)
         self._k = label_set.n_outputs
         self._counts = np.zeros((self._k + 1) ** 2, dtype=np.int64)
         self._examples: dict[int, Foremost] = {}
         self._most_kinds = most_kinds
 
     def add(self, outcomes: Outcomes, records: Records) -> None:
-        """Count rows in. records: of the same rows."""
+        """Count rows in; those of a regression have no mistakes. records: of the same rows."""
+        if outcomes.task == "regression":
+            return
         pairs = _single_pairs(outcomes) if outcomes.task == "single" else _multi_pairs(outcomes)
         for places, true, given in pairs:
             cells = true * (self._k + 1) + given
@@ -59,7 +63,7 @@ class Confusions:
             kept = self._examples.get(cell)
             found.append(
                 {
-                    "true": self._names[cell // (self._k + 1)],
+                    "true": self._true_names[cell // (self._k + 1)],
                     "predicted": self._names[cell % (self._k + 1)],
                     "rows": int(self._counts[cell]),
                     "examples": [] if kept is None else kept.to_list(),
@@ -95,9 +99,9 @@ Pairs = Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]
 
 
 def _single_pairs(outcomes: Outcomes) -> Pairs:
-    places = np.flatnonzero(~outcomes.right)
-    given = outcomes.answers.chosen[places]
-    yield places, outcomes.targets[places], np.where(given < 0, outcomes.scores.shape[1], given)
+    places, k = np.flatnonzero(~outcomes.right), outcomes.scores.shape[1]
+    true, given = outcomes.targets[places], outcomes.answers.chosen[places]
+    yield places, np.where(true < 0, k, true), np.where(given < 0, k, given)
 
 
 def _multi_pairs(outcomes: Outcomes) -> Pairs:

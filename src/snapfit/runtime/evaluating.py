@@ -1,8 +1,8 @@
 """How good a bundle is on a labelled table: metrics, labels and slices with intervals, mistakes with examples; and
 which of two bundles is better.
 
-Scores and decisions come from the predictor, formulas from the core: what is measured is what is served. Rows are read,
-scored, counted and forgotten piece by piece, so that memory does not grow with the table.
+Answers come from the predictor, formulas from the core: what is measured is what is served. Rows are read, answered,
+counted and forgotten piece by piece, so that memory does not grow with the table.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -11,14 +11,16 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from snapfit.core.decisions import NO_LABEL, REFUSALS, Answers
 from snapfit.core.errors import BadInput, nearest
 from snapfit.core.intervals import Interval, check_confidence, correlation_interval, f1_interval, wilson
 from snapfit.core.label_metrics import per_class
 from snapfit.core.labels import LabelSet
 from snapfit.core.metrics import METRICS
 from snapfit.core.outcome_sums import LabelSums, NumberSums, sums_of
-from snapfit.core.outcomes import Answers, Outcomes
+from snapfit.core.outcomes import Outcomes
 from snapfit.core.resampling import resampled_intervals
+from snapfit.core.rule_words import rule_lines
 from snapfit.data.records import Records
 from snapfit.data.tokenizer import TextTokenizer
 from snapfit.runtime.bundle import Bundle
@@ -37,13 +39,12 @@ _CORRELATIONS = ("pearson", "spearman")
 
 
 class Piece(NamedTuple):
-    """Rows as they were evaluated. scores, other_scores: float64 [n, k], columns in each bundle's own order."""
+    """Rows as they were evaluated. other_answers: those of the other bundle, labels in its own order."""
 
     records: Records
     outcomes: Outcomes
-    scores: np.ndarray
     other_outcomes: Outcomes | None = None
-    other_scores: np.ndarray | None = None
+    other_answers: Answers | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,35 +84,39 @@ def evaluate_bundle(
     *,
     against: Predictor | None = None,
     questions: Questions | None = None,
+    out_of_scope: str | None = None,
     on_piece: Callable[[Piece], object] = lambda piece: None,
     progress: Callable[[int, int], object] = lambda done, total: None,
 ) -> dict[str, Any]:
-    """Measure a bundle on labelled records.
+    """Measure a bundle on labelled records, as its rule decides.
 
     records: read with the bundle's columns; their labels must be among the bundle's. against: another bundle of the
-    same task and labels, to compare with on the same rows. on_piece: hears every piece of rows, in order. progress:
-    hears how many rows are done, and of how many.
+    same task and labels, to compare with on the same rows. out_of_scope: for a single label, how rows are labelled that
+    none of the labels is right for: no answer is right for them. on_piece: hears every piece of rows, in order.
+    progress: hears how many rows are done, and of how many.
 
     Returns plain values, intervals as [low, high] or None where nothing is known:
-    source, task, rows, confidence, metrics {name: value}, intervals {name: interval};
-    coverage {answered, unanswered, value, interval, accuracy, accuracy_interval}, where accuracy is that of the rows
-    with an answer, None for a regression;
+    source, task, rows, decides (the rule, in lines), confidence, metrics {name: value} (see `label_metrics`; coverage
+    and the like where either bundle may refuse to answer, or rows are out of scope), intervals {name: interval};
+    unanswered {why: rows}, out_of_scope (None, or {label, rows}), reliability (see `Reliability.table`);
     per_label [{label, precision, recall, f1, support, given, hits, intervals {precision, recall, f1}}] in the label
     set's order, and mistakes (see `Confusions.to_list`), both [] for a regression; slices (see `Slices.to_list`);
-    comparison (see `Comparison.to_dict`), or None. Of a regression of more than RANK_ROWS rows Spearman's correlation
-    is one of binned ranks, see `RankPairs`.
+    comparison (see `Comparison.to_dict`, and decides), or None. Of a regression of more than RANK_ROWS rows Spearman's
+    correlation is one of binned ranks, see `RankPairs`.
     Raises BadInput for records without labels, with unknown ones, or without rows, for an unknown column to slice by,
-    and for a bundle to compare with that answers another question.
+    for a bundle to compare with that answers another question, and as `encoded` does for rows out of scope.
     """
     questions = questions or Questions()
     label_set = predictor.bundle.label_set
-    parts = RecordParts.of(records, lambda part: encoded(part, label_set)) if isinstance(records, Records) else records
+    if isinstance(records, Records):
+        records = RecordParts.of(records, lambda part: encoded(part, label_set, out_of_scope=out_of_scope))
+    parts = records
     questions.check_columns(parts.column_names)
     if against is not None:
         check_comparable(predictor.bundle, against.bundle)
-    found = _Findings(predictor, questions, n_rows=len(parts), compared=against is not None)
+    found = _Findings(predictor, against, questions, n_rows=len(parts), out_of_scope=out_of_scope)
     done = 0
-    for piece in _pieces(parts, predictor, against):
+    for piece in _pieces(parts, predictor, against, out_of_scope):
         found.add(piece)
         on_piece(piece)
         done += len(piece.records)
@@ -120,15 +125,27 @@ def evaluate_bundle(
 
 
 class _Findings:
-    """All that is counted while pieces pass by, in the order of `predictor`'s labels. compared: with another bundle."""
+    """All that is counted while pieces pass by, in the order of `predictor`'s labels."""
 
-    def __init__(self, predictor: Predictor, questions: Questions, *, n_rows: int, compared: bool) -> None:
-        self._labels, self._questions = predictor.bundle.label_set, questions
-        self._sums, self._other_sums = sums_of(self._labels, n_rows), sums_of(self._labels, n_rows)
-        self._confusions, self._comparison = Confusions(self._labels), Comparison(self._labels) if compared else None
+    def __init__(
+        self,
+        predictor: Predictor,
+        against: Predictor | None,
+        questions: Questions,
+        *,
+        n_rows: int,
+        out_of_scope: str | None,
+    ) -> None:
+        labels = self._labels = predictor.bundle.label_set
+        self._both, self._questions, self._outside = (predictor, against), questions, out_of_scope
+        refuses = any(one.rule.refuses for one in self._both if one is not None)
+        may = {"refuses": refuses, "out_of_scope": out_of_scope is not None}
+        self._sums, self._other_sums = sums_of(labels, n_rows, **may), sums_of(labels, n_rows, **may)
+        self._confusions = Confusions(labels, out_of_scope=out_of_scope)
+        self._comparison = None if against is None else Comparison(labels, out_of_scope=out_of_scope)
         self._lengths = Lengths(predictor.bundle)
         self._slices = Slices(
-            self._labels.task,
+            labels.task,
             questions.slices,
             length_edges=questions.length_edges,
             limit=predictor.bundle.info.max_tokens,
@@ -137,8 +154,7 @@ class _Findings:
     def add(self, piece: Piece) -> None:
         """Count a piece in."""
         self._sums.add(piece.outcomes)
-        if self._labels.task != "regression":
-            self._confusions.add(piece.outcomes, piece.records)
+        self._confusions.add(piece.outcomes, piece.records)
         self._slices.add(piece.outcomes, self._lengths(piece.records), piece.records.table)
         if self._comparison is not None and piece.other_outcomes is not None:
             self._other_sums.add(piece.other_outcomes)
@@ -148,28 +164,67 @@ class _Findings:
         """What `evaluate_bundle` returns, but for the source."""
         sums, confidence, comparison = self._sums, self._questions.confidence, None
         metrics = sums.all_metrics()
+        decides = [None if one is None else _decides(one) for one in self._both]
         if self._comparison is not None:
             comparison = self._comparison.to_dict(sums, self._other_sums, confidence=confidence)
+            comparison["decides"] = decides[1]
         return {
             "task": self._labels.task,
             "rows": sums.rows,
+            "decides": decides[0],
             "confidence": confidence,
             "metrics": metrics,
             "intervals": intervals_of(sums, metrics, confidence),
-            "coverage": _coverage(sums, confidence),
+            **self._unanswered(),
             "per_label": labels_of(sums, confidence) if isinstance(sums, LabelSums) else [],
             "mistakes": self._confusions.to_list(self._questions.mistakes),
             "slices": self._slices.to_list(confidence),
             "comparison": comparison,
         }
 
+    def _unanswered(self) -> dict[str, Any]:
+        """Rows without an answer, rows out of scope, and how confident answers are."""
+        sums = self._sums
+        if isinstance(sums, NumberSums):
+            return {"unanswered": {}, "out_of_scope": None, "reliability": []}
+        why = {name: rows for name, rows in zip(REFUSALS, sums.refused.tolist(), strict=True) if name and rows}
+        outside = None if self._outside is None else {"label": self._outside, "rows": sums.out_of_scope_rows}
+        return {"unanswered": why, "out_of_scope": outside, "reliability": sums.reliability.table()}
 
-def encoded(records: Records, label_set: LabelSet) -> np.ndarray:
-    """The records' targets. Raises BadInput when they have no labels, or unknown ones."""
+
+def _decides(predictor: Predictor) -> list[str]:
+    """A bundle's rule, in words."""
+    info = predictor.bundle.info
+    return rule_lines(info.task, info.rule_values, {})
+
+
+def encoded(records: Records, label_set: LabelSet, *, out_of_scope: str | None = None) -> np.ndarray:
+    """The records' targets. out_of_scope: the label of rows that none of the labels is right for; theirs is NO_LABEL.
+
+    Raises BadInput when they have no labels, or unknown ones, and for rows out of scope where they cannot be.
+    """
     if records.labels is None:
         found = f"{records.source} has no labels"
         raise BadInput(found, "a label for every row", "name the column with --label NAME")
-    return label_set.encode(records.labels, where=records.source)
+    if out_of_scope is None:
+        return label_set.encode(records.labels, where=records.source)
+    check_out_of_scope(label_set, out_of_scope)
+    labels = list(records.labels)
+    outside = np.array([label == out_of_scope for label in labels], dtype=bool)
+    targets = np.full(len(labels), NO_LABEL, dtype=np.int64)
+    inside = [label for label in labels if label != out_of_scope]
+    targets[~outside] = label_set.encode(inside, where=records.source)
+    return targets
+
+
+def check_out_of_scope(label_set: LabelSet, out_of_scope: str) -> None:
+    """Raise BadInput for a task other than single, and for a label that the bundle gives itself."""
+    if label_set.task != "single":
+        found = f"rows out of scope of the task {label_set.task!r}"
+        raise BadInput(found, "a task with one label a row", "leave --out-of-scope-label out")
+    if out_of_scope in label_set.names:
+        found = f"{out_of_scope!r} as the label of rows out of scope"
+        raise BadInput(found, "a label that the bundle was not trained to give", "leave --out-of-scope-label out")
 
 
 def examples_of(records: Records) -> list[Any]:
@@ -192,49 +247,37 @@ class Lengths:
         return self._tokenizer.encode(records.texts, records.pairs).lengths
 
 
-def _pieces(parts: RecordParts, predictor: Predictor, against: Predictor | None) -> Iterator[Piece]:
+def _pieces(
+    parts: RecordParts, predictor: Predictor, against: Predictor | None, out_of_scope: str | None
+) -> Iterator[Piece]:
     first, label_set = 0, predictor.bundle.label_set
     for part in parts:
         for start in range(0, len(part), PIECE_ROWS):
             records = part.slice(start, PIECE_ROWS)
-            examples, targets = examples_of(records), encoded(records, label_set)
-            scores = _scores(predictor, examples, first)
-            outcomes = _outcomes(predictor, label_set, scores, targets, first)
+            examples, targets = examples_of(records), encoded(records, label_set, out_of_scope=out_of_scope)
+            outcomes = Outcomes(first, targets, predictor.answers(examples, first=first))
             if against is None:
-                yield Piece(records, outcomes, scores)
+                yield Piece(records, outcomes)
             else:
-                other = _scores(against, examples, first)
-                yield Piece(records, outcomes, scores, _outcomes(against, label_set, other, targets, first), other)
+                answers = against.answers(examples, first=first)
+                in_order = answers.with_labels_of(against.names, label_set.names)
+                yield Piece(records, outcomes, Outcomes(first, targets, in_order), answers)
             first += len(records)
-
-
-def _scores(predictor: Predictor, examples: list[Any], first: int) -> np.ndarray:
-    """float64 [n, k] in order; errors name rows by their number in the table."""
-    scores = np.empty((len(examples), len(predictor.names)))
-    for rows, part in predictor.scores_by_batch(examples, first=first):
-        scores[rows - first] = part
-    return scores
-
-
-def _outcomes(
-    predictor: Predictor, label_set: LabelSet, scores: np.ndarray, targets: np.ndarray, first: int
-) -> Outcomes:
-    """What came of rows, in the order of `label_set`, which may be another than the predictor's."""
-    answers = Answers.of(predictor.decide(scores), label_set)
-    if predictor.names != label_set.names and label_set.task != "regression":
-        scores = scores[:, [predictor.names.index(name) for name in label_set.names]]
-    return Outcomes(label_set.task, first, scores, targets, answers)
 
 
 def intervals_of(sums: LabelSums | NumberSums, metrics: dict[str, float], confidence: float) -> dict[str, Any]:
     """An interval, or None, for every metric of all rows, as lists. metrics: of the same sums."""
     resampled = resampled_intervals([sums.table], lambda tables: sums.metrics(tables[0]), confidence=confidence)
+    shares = sums.all_shares() if isinstance(sums, LabelSums) else {}
     found: dict[str, Interval | None] = {}
     for name, value in metrics.items():
-        if name in ("accuracy", "subset_accuracy"):
-            found[name] = wilson(round(value * sums.rows), sums.rows, confidence)
+        if name in shares:
+            part, whole = shares[name]
+            found[name] = wilson(round(float(part)), round(float(whole)), confidence)
         elif name in _CORRELATIONS:
-            found[name] = correlation_interval(value, sums.answered, confidence, of_ranks=name == "spearman")
+            found[name] = correlation_interval(value, sums.rows, confidence, of_ranks=name == "spearman")
+        elif name == "ece":  # a resample's is too large: it grows with any scatter, and never falls below 0
+            found[name] = None
         else:
             found[name] = resampled[name][0] or _at_the_end(name, value, sums.rows, confidence)
     return {name: as_list(interval) for name, interval in found.items()}
@@ -250,26 +293,9 @@ def _at_the_end(name: str, value: float, rows: int, confidence: float) -> Interv
     return Interval(2 * share.low - 1, 1.0) if value == 1.0 else None
 
 
-def _coverage(sums: LabelSums | NumberSums, confidence: float) -> dict[str, Any]:
-    """How many rows have an answer, and how many of these answers are right."""
-    found: dict[str, Any] = {
-        "answered": sums.answered,
-        "unanswered": sums.rows - sums.answered,
-        "value": sums.answered / sums.rows,
-        "interval": as_list(wilson(sums.answered, sums.rows, confidence)),
-        "accuracy": None,
-        "accuracy_interval": None,
-    }
-    if isinstance(sums, LabelSums) and sums.answered:
-        right = int(sums.all_counts().right)
-        found["accuracy"] = right / sums.answered
-        found["accuracy_interval"] = as_list(wilson(right, sums.answered, confidence))
-    return found
-
-
 def labels_of(sums: LabelSums, confidence: float) -> list[dict[str, Any]]:
     """The figures of each label, with their intervals and what they were counted from."""
-    *_, hits, given, support = sums.all_counts()
+    hits, given, support = sums.all_counts()[3:6]
     found = []
     for i, figures in enumerate(zip(*per_class(hits, given, support)[:3], strict=True)):
         of_label = int(hits[i]), int(given[i]), int(support[i])

@@ -8,8 +8,9 @@
     rows.csv              the table's own columns, and what was expected and predicted (or rows.jsonl, rows.parquet)
 
 In rows stand, behind the table's columns: expected (the truth as the bundle reads it), right (or, of a regression,
-error: predicted less expected), of a second bundle other_predicted, other_score and other_right or other_error, and
-then what `snapfit predict` writes, by the same code. The folder appears whole or not at all.
+error: predicted less expected), of a second bundle other_predicted, other_score, other_refused where it may refuse, and
+other_right or other_error, and then what `snapfit predict` writes, by the same code. A row out of scope is right where
+it has no answer. The folder appears whole or not at all.
 """
 
 import csv
@@ -22,6 +23,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from snapfit.core.decisions import Answers, DecisionRule
 from snapfit.core.errors import BadInput
 from snapfit.core.files import write_json_atomic, write_text_atomic
 from snapfit.core.folders import staged_folder
@@ -69,12 +71,12 @@ def check_folder(
     check_apart(folder, read)
     if rows_format == "none":
         return
-    for name in _row_columns(bundle.label_set, compared=against is not None):
+    for name in _row_columns(bundle.label_set, against):
         if name in columns:
             found = f"the table has a column {name!r} already"
             fix = f"rename or drop the table's column {name!r}, or leave the rows out with --rows none"
             raise BadInput(found, "a table without the names of the columns to be added", fix)
-    check_output(columns, folder / f"rows.{rows_format}", label_set=bundle.label_set, all_scores=all_scores)
+    check_output(columns, folder / f"rows.{rows_format}", **_of_predictions(bundle, all_scores))
 
 
 @contextmanager
@@ -84,64 +86,75 @@ def evaluation_folder(
     bundle: Bundle,
     *,
     against: Bundle | None = None,
+    out_of_scope: str | None = None,
     rows_format: str = "csv",
     all_scores: bool = False,
 ) -> Iterator[tuple[Write, Finish]]:
     """A folder that takes the name `out` when the block ends without an error: gives two functions.
 
     The first writes a piece of rows, all in order; the second, called once after the last, writes the result.
-    Arguments are those of `check_folder`, which is to be called before. Raises WorkFailed when the disk refuses.
+    out_of_scope: how rows out of scope are labelled. Other arguments are those of `check_folder`, which is to be called
+    before. Raises WorkFailed when the disk refuses.
     """
     with staged_folder(out) as folder:
         if rows_format == "none":
             yield lambda piece: None, lambda result: _write_result(folder, result)
             return
-        added = _row_columns(bundle.label_set, compared=against is not None)
+        added = _row_columns(bundle.label_set, against)
         with prediction_writer(
             [*columns, *added],
             folder / f"rows.{rows_format}",
-            label_set=bundle.label_set,
-            thresholds=bundle.thresholds,
-            all_scores=all_scores,
+            **_of_predictions(bundle, all_scores),
         ) as write_rows:
 
             def write(piece: Piece) -> None:
                 rows = piece.records.table
-                for name, column in _cells(piece, bundle, against).items():
+                for name, column in _cells(piece, bundle, against, out_of_scope).items():
                     rows = rows.append_column(name, column)
-                write_rows(rows, piece.scores)
+                write_rows(rows, piece.outcomes.answers)
 
             yield write, lambda result: _write_result(folder, result)
 
 
-def _row_columns(label_set: LabelSet, *, compared: bool) -> list[str]:
+def _of_predictions(bundle: Bundle, all_scores: bool) -> dict[str, Any]:
+    return {"label_set": bundle.label_set, "refuses": bundle.rule().refuses, "all_scores": all_scores}
+
+
+def _row_columns(label_set: LabelSet, against: Bundle | None) -> list[str]:
     """What is put between the table's columns and those of a prediction."""
     verdict = "error" if label_set.task == "regression" else "right"
-    others = ["other_predicted", *([] if label_set.task == "regression" else ["other_score"]), f"other_{verdict}"]
-    return ["expected", verdict, *(others if compared else [])]
+    others: list[str] = []
+    if against is not None:
+        nothing = DecisionRule(label_set.task).decide(np.zeros((0, label_set.n_outputs)))
+        others = [*_other_cells(nothing, against), f"other_{verdict}"]
+    return ["expected", verdict, *others]
 
 
-def _cells(piece: Piece, bundle: Bundle, against: Bundle | None) -> dict[str, pa.Array]:
+def _other_cells(answers: Answers, against: Bundle) -> dict[str, pa.Array]:
+    cells = prediction_columns(answers, label_set=against.label_set, refuses=against.rule().refuses)
+    return {f"other_{name}": column for name, column in cells.items()}
+
+
+def _cells(piece: Piece, bundle: Bundle, against: Bundle | None, out_of_scope: str | None) -> dict[str, pa.Array]:
     label_set, targets = bundle.label_set, piece.outcomes.targets
     expected: pa.Array
     if label_set.task == "single":
-        expected = pa.array([label_set.names[i] for i in targets], pa.string())
+        names = [*label_set.names, out_of_scope]  # whose number, -1, is the last one
+        expected = pa.array([names[i] for i in targets], pa.string())
     elif label_set.task == "multi":
         rows = [[label_set.names[i] for i in np.flatnonzero(row)] for row in piece.outcomes.truth]
         expected = pa.array(rows, pa.list_(pa.string()))
     else:
         expected = pa.array(targets[:, 0].astype(np.float64), pa.float64())
     cells = {"expected": expected, **_verdict(piece.outcomes, "")}
-    if against is not None and piece.other_outcomes is not None and piece.other_scores is not None:
-        others = prediction_columns(piece.other_scores, label_set=against.label_set, thresholds=against.thresholds)
-        cells |= {f"other_{name}": column for name, column in others.items()}
-        cells |= _verdict(piece.other_outcomes, "other_")
+    if against is not None and piece.other_outcomes is not None and piece.other_answers is not None:
+        cells |= {**_other_cells(piece.other_answers, against), **_verdict(piece.other_outcomes, "other_")}
     return cells
 
 
 def _verdict(outcomes: Outcomes, prefix: str) -> dict[str, pa.Array]:
     if outcomes.task == "regression":
-        return {f"{prefix}error": pa.array(outcomes.errors, pa.float64(), from_pandas=True)}
+        return {f"{prefix}error": pa.array(outcomes.errors, pa.float64())}
     return {f"{prefix}right": pa.array(outcomes.right, pa.bool_())}
 
 

@@ -13,9 +13,9 @@ from typing import Any, Literal, Protocol, get_args, runtime_checkable
 import numpy as np
 
 from snapfit.core.correlation import RankPairs
+from snapfit.core.decisions import Answers, Decision, DecisionRule
 from snapfit.core.errors import BadInput, WorkFailed, nearest
 from snapfit.core.log_odds import Explained
-from snapfit.core.scores import Decision
 from snapfit.data.tokenizer import TextTokenizer, TokenIds
 from snapfit.data.words import Piece, TracedRow, merged_pieces, token_pieces, traced_row, unread, word_pieces
 from snapfit.runtime.bundle import Bundle
@@ -125,12 +125,13 @@ class Wanted:
 class Answerer:
     """How a predictor answers.
 
-    logits: float32 [n, k] of rows that are tokenised. answer: of a text or pair its logits float32 [1, k], its scores
-    float64 [1, k] and the decision.
+    rule: from logits to answers. logits: float32 [n, k] of rows that are tokenised. answer: of a text or pair its
+    logits float32 [1, k], and what the rule says of it.
     """
 
+    rule: DecisionRule
     logits: Callable[[TokenIds], np.ndarray]
-    answer: Callable[[Any], tuple[np.ndarray, np.ndarray, Decision]]
+    answer: Callable[[Any], tuple[np.ndarray, Answers]]
 
 
 @dataclass(frozen=True)
@@ -177,8 +178,10 @@ class Explainer:
         """Explain a text, or a (first, second) pair of them; that it is one has been checked."""
         texts: tuple[str, ...] = tuple(item) if self._info.pair else (item,)
         row = traced_row(self._tokenizer, texts)
-        logits, scores, decision = self._answerer.answer(texts if self._info.pair else item)
-        explained = Explained(self._info.task, self._which(scores[0], decision), self._info.temperature)
+        logits, answered = self._answerer.answer(texts if self._info.pair else item)
+        scores, decision = answered.scores, answered.decisions(self._names)[0]
+        rule, outputs = self._answerer.rule, self._which(scores[0], decision)
+        explained = Explained(self._info.task, outputs, rule.temperature, rule.slopes, rule.shifts)
         words, tokens = word_pieces(texts, row.spans), token_pieces(texts, row.spans) if self._wanted.tokens else []
         runs = merged_pieces(words, self._wanted.most_passes)
         if self.method == "occlusion":
@@ -203,6 +206,7 @@ class Explainer:
         return Explanation(
             text=texts[0] if len(texts) == 1 else (texts[0], texts[1]),
             decision=decision,
+            refused=answered.reasons()[0],
             method=self.method,
             unit=explained.unit,
             mask=self._mask.piece,

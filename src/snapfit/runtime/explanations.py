@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from snapfit.core.scores import Decision
+from snapfit.core.decisions import Decision
 
 STRENGTHS = (0.15, 0.4, 0.75)
 """Shares of the strongest word's value from which a word is shown as strong as that; below the first it is plain."""
@@ -77,9 +77,10 @@ class Unread:
 class Explanation:
     """Why a text was answered as it was.
 
-    text: the text, or the (first, second) of a pair. decision: as `Predictor.predict` gives it. method: occlusion or
-    integrated_gradients. unit: of the values: log-odds (natural logarithm), or number. mask: the token that stands for
-    a word that is not there. labels: those that are explained. passes: rows that went through the model for it.
+    text: the text, or the (first, second) of a pair. decision: as `Predictor.predict` gives it. refused: why there is
+    no answer, where there is none. method: occlusion or integrated_gradients. unit: of the values: log-odds (natural
+    logarithm), or number. mask: the token that stands for a word that is not there. labels: those that are explained.
+    passes: rows that went through the model for it.
     """
 
     text: str | tuple[str, str]
@@ -90,6 +91,7 @@ class Explanation:
     labels: tuple[LabelExplanation, ...]
     unread: tuple[Unread, ...]
     passes: int
+    refused: str | None = None
 
     @property
     def texts(self) -> tuple[str, ...]:
@@ -101,6 +103,8 @@ class Explanation:
         """The decision in words, ready to be shown."""
         if isinstance(self.decision, list):
             return visible(", ".join(self.decision)) or "no label"
+        if self.decision is None:
+            return f"no answer ({self.refused})"
         return f"{self.decision:.6g}" if isinstance(self.decision, float) else visible(str(self.decision))
 
     def number(self, value: float) -> str:

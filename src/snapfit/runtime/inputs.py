@@ -13,6 +13,7 @@ from snapfit.data.likely_encoding import likely_encoding
 from snapfit.data.records import Records, read_records
 from snapfit.data.text_files import is_utf8_name, position
 from snapfit.runtime.bundle import BundleInfo
+from snapfit.runtime.evaluating import encoded
 from snapfit.runtime.parts import Check, RecordParts, record_parts
 
 
@@ -57,9 +58,11 @@ def parts_for_bundle(
     delimiter: str | None = None,
     encoding: str = "utf-8",
     format: str = "auto",
+    out_of_scope: str | None = None,
 ) -> RecordParts:
     """The records that `read_for_bundle` reads, in parts that are read one after another where the table is large.
 
+    out_of_scope: a label that rows may have besides those of the bundle, see `evaluating.encoded`.
     Raises BadInput as `read_for_bundle` does, and for unknown labels, before any part is given.
     """
     label_set = LabelSet.from_dict(info.labels)
@@ -77,7 +80,7 @@ def parts_for_bundle(
         )
 
     def check(records: Records) -> None:
-        label_set.encode(() if records.labels is None else records.labels, where=records.source)
+        encoded(records, label_set, out_of_scope=out_of_scope)
 
     return record_parts(source, read, format=format, encoding=encoding, check=check)
 

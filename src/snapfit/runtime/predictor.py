@@ -1,19 +1,19 @@
 """The predictor: texts in, answers out, in order, whatever backend computes the logits.
 
 Texts are tokenised in chunks; inside a chunk rows of like length share a batch, so little is padded and
-memory stays flat. The scores and decisions are the functions that evaluation uses.
+memory stays flat. Scores and decisions are those of the bundle's rule, which evaluation uses too.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
+from snapfit.core.decisions import Answers, Decision
 from snapfit.core.errors import BadInput, WorkFailed
 from snapfit.core.labels import Task
-from snapfit.core.scores import Decision, decide, logits_to_scores
 from snapfit.data.batches import Batch, pad, sorted_batches
 from snapfit.data.tokenizer import TokenIds
 from snapfit.runtime.bundle import Bundle
@@ -36,15 +36,28 @@ class Backend(Protocol):
         ...
 
 
+@runtime_checkable
+class VectorBackend(Backend, Protocol):
+    """A backend that also gives what logits are made of; rules with centroids need one."""
+
+    def logits_and_vectors(self, batch: Batch) -> tuple[np.ndarray, np.ndarray]:
+        """Logits as `logits` gives them, and vectors float32 [rows, width]: what the last linear layer takes, of
+        several models the first one's.
+        """
+        ...
+
+
 @dataclass(frozen=True)
 class Prediction:
     """The answer on one text.
 
-    label: a label (single), a list of labels (multi) or a number (regression). scores: float64 [n_outputs].
+    label: a label (single), a list of labels (multi) or a number (regression); None where the rule gives no answer.
+    scores: float64 [n_outputs]. refused: why there is no answer, "low score" or "out of scope"; else None.
     """
 
     label: Decision
     scores: np.ndarray
+    refused: str | None = None
 
 
 class Predictor:
@@ -52,6 +65,8 @@ class Predictor:
 
     bundle: an opened bundle. backend: computes its logits. token_budget, max_rows: the most padded tokens,
     and the most rows, of one batch; they change speed and memory, never an answer beyond float32 rounding.
+    Attribute: rule, how answers are made of logits. Raises BadInput for damaged centroids of the bundle, and for a rule
+    that needs vectors which the backend does not give.
 
     Thread-safe: it holds nothing that changes, and tokenizer and backend are called as they may be.
     In every method, `texts` is a sequence of str, or of (first, second) tuples for a bundle of pairs; lists,
@@ -68,6 +83,11 @@ class Predictor:
         self.backend = backend
         self._token_budget, self._max_rows = token_budget, max_rows
         self._tokenizer = bundle.tokenizer()
+        self.rule = bundle.rule()
+        if self.rule.needs_vectors and not isinstance(backend, VectorBackend):
+            found = f"the backend {type(backend).__name__}, which gives logits alone"
+            fix = "use the torch backend, or fit another scope: snapfit decide BUNDLE TABLE"
+            raise BadInput(found, "one that gives vectors, for a scope by centroids", fix)
 
     @property
     def task(self) -> Task:
@@ -83,24 +103,43 @@ class Predictor:
         """Raw outputs of the model, float32 [n, n_outputs]."""
         items = self._items(texts)
         _check_items(items, pair=self.bundle.info.pair, start=0)
-        return self._logits(items)
+        return self._outputs(items)[0]
+
+    def outputs(self, texts: Any) -> tuple[np.ndarray, np.ndarray]:
+        """Logits float32 [n, n_outputs], and vectors float32 [n, width]: what the last linear layer takes.
+
+        Raises BadInput for a backend that does not give vectors.
+        """
+        if not isinstance(self.backend, VectorBackend):
+            raise BadInput(f"the backend {type(self.backend).__name__}", "one that gives vectors", "use torch's")
+        items = self._items(texts)
+        _check_items(items, pair=self.bundle.info.pair, start=0)
+        logits, vectors = np.empty((len(items), self.bundle.label_set.n_outputs), dtype=np.float32), None
+        for rows, part, their in self._batches(items, vectors=True):
+            if vectors is None:
+                assert their is not None
+                vectors = np.empty((len(items), their.shape[1]), dtype=np.float32)
+            logits[rows], vectors[rows] = part, their
+        return logits, np.empty((0, 0), dtype=np.float32) if vectors is None else vectors
 
     def scores(self, texts: Any) -> np.ndarray:
         """Scores float64 [n, n_outputs]: probabilities, or for a regression the number in the table's
         units.
         """
-        return self._scores(self.logits(texts))
+        return self.rule.scores(self.logits(texts))
+
+    def answers(self, texts: Any, *, first: int = 0) -> Answers:
+        """Scores, decisions, and why there are none, all together. first: the number of the first text, in errors."""
+        items = self._items(texts)
+        _check_items(items, pair=self.bundle.info.pair, start=first)
+        return self._answers(items, first)
 
     def predict(self, texts: Any) -> Any:
         """The decisions: a list with one for each text, or a bare decision when `texts` is one text (or
-        pair).
+        pair). Where the rule gives no answer it is None.
         """
-        decisions = self.decide(self.scores(texts))
+        decisions = self.answers(texts).decisions(self.names)
         return decisions[0] if self._is_one(texts) else decisions
-
-    def decide(self, scores: np.ndarray) -> list[Any]:
-        """The decisions on scores float64 [n, n_outputs] that `scores` gave: a list with one a row."""
-        return decide(scores, self.task, self.names, thresholds=self.bundle.thresholds)
 
     def predict_proba(self, texts: Any) -> np.ndarray:
         """Probabilities float64 [n, n_outputs], columns as `names`. Raises BadInput for a regression."""
@@ -143,27 +182,12 @@ class Predictor:
 
     def explainer(self, wanted: Wanted) -> Explainer:
         """What explains texts one by one, as they come. Raises BadInput for what cannot be asked of this model."""
-        answerer = Answerer(self._token_logits, self._answered)
+        answerer = Answerer(self.rule, self._token_logits, self._answered)
         return Explainer(self.bundle, self._tokenizer, self.backend, answerer, wanted)
 
-    def _answered(self, item: Any) -> tuple[np.ndarray, np.ndarray, Decision]:
-        logits = self._logits([item])
-        scores = self._scores(logits)
-        return logits, scores, self.decide(scores)[0]
-
-    def scores_by_batch(self, texts: Iterable[Any], *, first: int = 0) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """(rows, scores) of an iterable, batch by batch as they are computed: not in order, and none is kept.
-
-        first: the number of the first text. rows: int64 [b], numbers of texts; each comes once. scores: float64
-        [b, n_outputs]. An item that is not a text, or logits that are not finite, are named by their number.
-        """
-        items = iter(_iterable(texts))
-        while part := list(islice(items, _CHUNK_ROWS)):
-            _check_items(part, pair=self.bundle.info.pair, start=first)
-            for places, logits in self._batches(part):
-                rows = first + places
-                yield rows, logits_to_scores(logits, self.task, self.bundle.info.temperature, rows=rows)
-            first += len(part)
+    def _answered(self, item: Any) -> tuple[np.ndarray, Answers]:
+        logits, likeness = self._outputs([item])
+        return logits, self.rule.answers(logits, likeness=likeness)
 
     def replay_probes(self, *, tolerance: float = 1e-4) -> float:
         """Score the bundle's probe texts again: the largest difference from the scores that were stored with
@@ -191,17 +215,14 @@ class Predictor:
         start = 0
         while items := list(islice(texts, chunk)):
             _check_items(items, pair=self.bundle.info.pair, start=start)
-            scores = self._scores(self._logits(items))
-            for label, row in zip(self.decide(scores), scores, strict=True):
-                yield Prediction(label, row.copy())  # a view would keep the whole chunk alive
+            found = self._answers(items, start)
+            for label, row, refused in zip(found.decisions(self.names), found.scores, found.reasons(), strict=True):
+                yield Prediction(label, row.copy(), refused)  # a view would keep the whole chunk alive
             start += len(items)
 
-    def _logits(self, items: list[Any]) -> np.ndarray:
-        logits = np.empty((len(items), self.bundle.label_set.n_outputs), dtype=np.float32)
-        for start in range(0, len(items), _CHUNK_ROWS):
-            for rows, part in self._batches(items[start : start + _CHUNK_ROWS]):
-                logits[start + rows] = part
-        return logits
+    def _answers(self, items: list[Any], first: int) -> Answers:
+        logits, likeness = self._outputs(items)
+        return self.rule.answers(logits, likeness=likeness, rows=first + np.arange(len(items)))
 
     def _token_logits(self, tokens: TokenIds) -> np.ndarray:
         return batched_logits(
@@ -213,23 +234,35 @@ class Predictor:
             max_rows=self._max_rows,
         )
 
-    def _batches(self, items: list[Any]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """(rows, logits) of items that are tokenised together."""
+    def _outputs(self, items: list[Any]) -> tuple[np.ndarray, np.ndarray | None]:
+        """Logits of all items, and how much each is in scope where the rule asks for that."""
+        logits = np.empty((len(items), self.bundle.label_set.n_outputs), dtype=np.float32)
+        likeness = None if self.rule.scope is None else np.zeros(len(items))
+        for start in range(0, len(items), _CHUNK_ROWS):
+            part = items[start : start + _CHUNK_ROWS]
+            for rows, found, vectors in self._batches(part, vectors=self.rule.needs_vectors):
+                logits[start + rows] = found
+                if likeness is not None and np.isfinite(found).all():  # else the scores will tell of the row
+                    likeness[start + rows] = self.rule.likeness(found, vectors)
+        return logits, likeness
+
+    def _batches(
+        self, items: list[Any], *, vectors: bool = False
+    ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray | None]]:
+        """(rows, logits, vectors) of items that are tokenised together; vectors: whether they are wanted."""
         if self.bundle.info.pair:
             tokens = self._tokenizer.encode([first for first, _ in items], [second for _, second in items])
         else:
             tokens = self._tokenizer.encode(items)
-        return logits_by_batch(
+        return outputs_by_batch(
             self.backend,
             tokens,
             pad_id=self.bundle.info.pad_id,
             n_outputs=self.bundle.label_set.n_outputs,
             token_budget=self._token_budget,
             max_rows=self._max_rows,
+            vectors=vectors,
         )
-
-    def _scores(self, logits: np.ndarray) -> np.ndarray:
-        return logits_to_scores(logits, self.task, self.bundle.info.temperature)
 
     def _is_one(self, texts: Any) -> bool:
         if self.bundle.info.pair:
@@ -240,7 +273,7 @@ class Predictor:
         return [texts] if self._is_one(texts) else list(_iterable(texts))
 
 
-def logits_by_batch(
+def outputs_by_batch(
     backend: Backend,
     tokens: TokenIds,
     *,
@@ -248,12 +281,14 @@ def logits_by_batch(
     n_outputs: int | None = None,
     token_budget: int = 8192,
     max_rows: int = 256,
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """(rows, logits) of tokenised rows, batch by batch, so that memory does not grow with the rows.
+    vectors: bool = False,
+) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray | None]]:
+    """(rows, logits, vectors) of tokenised rows, batch by batch, so that memory does not grow with the rows.
 
     rows: int64 [b]; each row comes once. Of every _WINDOW_ROWS, those of like length share a batch, the longest first.
     logits: float32 [b, n_outputs]. n_outputs: how many each row must have; None takes what the backend gives.
-    token_budget, max_rows: the most padded tokens, and rows, of one batch.
+    token_budget, max_rows: the most padded tokens, and rows, of one batch. vectors: whether they are wanted, of a
+    VectorBackend; else there are none.
     Raises WorkFailed when the backend gives another shape or dtype.
     """
     for start in range(0, len(tokens), _WINDOW_ROWS):
@@ -262,14 +297,19 @@ def logits_by_batch(
         for rows in sorted_batches(
             part.lengths, token_budget=token_budget, max_rows=max_rows, window_tokens=part.window_tokens
         ):
-            logits = backend.logits(pad(part, rows, pad_id=pad_id))
+            batch, found = pad(part, rows, pad_id=pad_id), None
+            if vectors:
+                assert isinstance(backend, VectorBackend)
+                logits, found = backend.logits_and_vectors(batch)
+            else:
+                logits = backend.logits(batch)
             n_outputs = logits.shape[-1] if n_outputs is None else n_outputs
             if logits.dtype != np.float32 or logits.shape != (len(rows), n_outputs):
                 raise WorkFailed(
                     f"the backend gave {logits.dtype} logits of shape {logits.shape}; "
                     f"float32 of shape {(len(rows), n_outputs)} were due"
                 )
-            yield start + rows, logits
+            yield start + rows, logits, found
 
 
 def batched_logits(
@@ -281,12 +321,12 @@ def batched_logits(
     token_budget: int = 8192,
     max_rows: int = 256,
 ) -> np.ndarray:
-    """Logits float32 [n, n_outputs] of tokenised rows, in their order; see `logits_by_batch`.
+    """Logits float32 [n, n_outputs] of tokenised rows, in their order; see `outputs_by_batch`.
 
     Where n_outputs is None and there are no rows, there are no columns either.
     """
     logits = np.empty((len(tokens), n_outputs or 0), dtype=np.float32)
-    for rows, part in logits_by_batch(
+    for rows, part, _ in outputs_by_batch(
         backend, tokens, pad_id=pad_id, n_outputs=n_outputs, token_budget=token_budget, max_rows=max_rows
     ):
         if logits.shape[1] != part.shape[1]:

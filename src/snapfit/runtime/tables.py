@@ -1,7 +1,11 @@
 """Writes a table of predictions: every column that came in, and behind them what was predicted.
 
-    predicted        the label (single), a list of labels (multi) or the number (regression)
-    score            its score; for multi a list, one a predicted label; not for a regression
+    predicted        the label (single), a list of labels (multi) or the number (regression); empty where the rule
+                     gives no answer
+    score            its score; for multi a list, one a predicted label; not for a regression. Where there is no answer
+                     it is that of the likeliest label
+    refused          why there is no answer: "low score" or "out of scope"; empty where there is one. Only for a bundle
+                     whose rule may give none
     score_<label>    every label's score, when asked for
 
 CSV and TSV have no lists: a list is written there as JSON text, and a null as an empty cell. JSON has neither NaN nor
@@ -25,11 +29,11 @@ import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet
 
+from snapfit.core.decisions import Answers, DecisionRule
 from snapfit.core.errors import BadInput, shown
 from snapfit.core.files import open_atomic
 from snapfit.core.labels import LabelSet
 from snapfit.core.places import rows_at
-from snapfit.core.scores import above_thresholds, decide
 from snapfit.data.columns import is_text_type
 from snapfit.data.json_cells import is_json_type, json_values
 
@@ -59,31 +63,31 @@ _CSV_TYPES = (
 
 def write_predictions(
     table: pa.Table,
-    scores: np.ndarray,
+    answers: Answers,
     out: str | Path | IO[bytes],
     *,
     label_set: LabelSet,
-    thresholds: np.ndarray | None = None,
+    refuses: bool = False,
     format: str = "auto",
     all_scores: bool = False,
 ) -> None:
     """Write `table` with the predictions behind its columns.
 
-    scores: float64 [rows, n_outputs] from `Predictor.scores` on the table's rows. out: a file name, or an
-    open binary stream such as sys.stdout.buffer. label_set, thresholds: the bundle's.
+    answers: from `Predictor.answers` on the table's rows. out: a file name, or an open binary stream such as
+    sys.stdout.buffer. label_set: the bundle's. refuses: whether its rule may give no answer.
     format: csv, tsv, jsonl or parquet; "auto" goes by the suffix of `out`, and is csv for a stream.
-    all_scores: one column a label besides. Raises BadInput as `check_output` does, for scores of other rows
+    all_scores: one column a label besides. Raises BadInput as `check_output` does, for answers on other rows
     than the table's, and for a cell with a tab or line break in TSV; WorkFailed when the file cannot be
     written.
     """
-    if scores.shape != (table.num_rows, label_set.n_outputs):
-        found = f"scores of shape {scores.shape} for a table of {table.num_rows} rows"
+    if answers.scores.shape != (table.num_rows, label_set.n_outputs):
+        found = f"scores of shape {answers.scores.shape} for a table of {table.num_rows} rows"
         raise BadInput(found, f"shape {(table.num_rows, label_set.n_outputs)}", "score the rows of this table")
     with prediction_writer(
-        table.column_names, out, label_set=label_set, thresholds=thresholds, format=format, all_scores=all_scores
+        table.column_names, out, label_set=label_set, refuses=refuses, format=format, all_scores=all_scores
     ) as write:
         for start in range(0, max(table.num_rows, 1), _SLICE_ROWS):
-            write(table.slice(start, _SLICE_ROWS), scores[start : start + _SLICE_ROWS])
+            write(table.slice(start, _SLICE_ROWS), answers.take(slice(start, start + _SLICE_ROWS)))
 
 
 @contextmanager
@@ -92,21 +96,21 @@ def prediction_writer(
     out: str | Path | IO[bytes],
     *,
     label_set: LabelSet,
-    thresholds: np.ndarray | None = None,
+    refuses: bool = False,
     format: str = "auto",
     all_scores: bool = False,
-) -> Iterator[Callable[[pa.Table, np.ndarray], dict[str, pa.Array]]]:
-    """Write a table part by part: gives a function of (rows of the table, their scores) that writes them.
+) -> Iterator[Callable[[pa.Table, Answers], dict[str, pa.Array]]]:
+    """Write a table part by part: gives a function of (rows of the table, their answers) that writes them.
 
     It returns the columns of predictions that it put behind the rows. The parts have one schema, with these columns.
     A file appears when all parts are written; nothing is left of it when anything is raised before.
     Arguments and errors are those of `write_predictions`.
     """
-    kind = check_output(columns, out, label_set=label_set, format=format, all_scores=all_scores)
+    kind = check_output(columns, out, label_set=label_set, refuses=refuses, format=format, all_scores=all_scores)
     with _opened(out) as file, _writer(kind, file) as write:
 
-        def write_part(rows: pa.Table, scores: np.ndarray) -> dict[str, pa.Array]:
-            made = prediction_columns(scores, label_set=label_set, thresholds=thresholds, all_scores=all_scores)
+        def write_part(rows: pa.Table, answers: Answers) -> dict[str, pa.Array]:
+            made = prediction_columns(answers, label_set=label_set, refuses=refuses, all_scores=all_scores)
             for name, column in made.items():
                 rows = rows.append_column(name, column)
             write(rows)
@@ -120,6 +124,7 @@ def check_output(
     out: str | Path | IO[bytes],
     *,
     label_set: LabelSet,
+    refuses: bool = False,
     format: str = "auto",
     all_scores: bool = False,
     where: str = "the table",
@@ -131,7 +136,7 @@ def check_output(
     hold.
     """
     kind = _format_of(out, format)
-    added = _names(label_set, all_scores=all_scores)
+    added = _names(label_set, refuses=refuses, all_scores=all_scores)
     for name in added:
         if name in columns:
             found = f"{where} has a column {shown(name)} already"
@@ -160,6 +165,7 @@ def check_table(
     out: str | Path | IO[bytes],
     *,
     label_set: LabelSet,
+    refuses: bool = False,
     format: str = "auto",
     all_scores: bool = False,
     where: str = "the table",
@@ -169,7 +175,8 @@ def check_table(
     where: what it is called, a Place for a part of a table. The other arguments, and errors, are those of
     `check_output`; in TSV no cell may hold a tab or a line break.
     """
-    kind = check_output(rows.column_names, out, label_set=label_set, format=format, all_scores=all_scores, where=where)
+    asked: dict[str, Any] = {"label_set": label_set, "refuses": refuses, "format": format, "all_scores": all_scores}
+    kind = check_output(rows.column_names, out, where=where, **asked)
     for name, column in zip(rows.column_names, rows.columns, strict=True) if kind == "tsv" else ():
         if is_json_type(column.type):
             column = pa.chunked_array([pa.array(map(_text, json_values(column)), pa.large_string())])
@@ -181,17 +188,16 @@ def check_table(
 
 
 def prediction_columns(
-    scores: np.ndarray,
+    answers: Answers,
     *,
     label_set: LabelSet,
-    thresholds: np.ndarray | None = None,
+    refuses: bool = False,
     all_scores: bool = False,
 ) -> dict[str, pa.Array]:
-    """The columns to add, by name: predicted, score and, with `all_scores`, score_<label> for each label.
-
-    scores: float64 [n, n_outputs].
+    """The columns to add, by name: predicted, score, with `refuses` refused, and with `all_scores` score_<label> for
+    each label.
     """
-    decisions = decide(scores, label_set.task, label_set.names, thresholds=thresholds)
+    decisions, scores = answers.decisions(label_set.names), answers.scores
     if label_set.task == "regression":
         return {"predicted": pa.array(decisions, pa.float64())}
     if label_set.task == "single":
@@ -200,21 +206,22 @@ def prediction_columns(
             "score": pa.array(scores.max(axis=1), pa.float64()),
         }
     else:
-        reached = above_thresholds(scores, thresholds)
-        chosen = [row[hit].tolist() for row, hit in zip(scores, reached, strict=True)]
+        chosen = [row[hit].tolist() for row, hit in zip(scores, answers.chosen, strict=True)]
         columns = {
             "predicted": pa.array(decisions, pa.list_(pa.string())),
             "score": pa.array(chosen, pa.list_(pa.float64())),
         }
+    if refuses:
+        columns["refused"] = pa.array(answers.reasons(), pa.string())
     if all_scores:
         for i, name in enumerate(label_set.names):
             columns[f"score_{name}"] = pa.array(np.ascontiguousarray(scores[:, i]), pa.float64())
     return columns
 
 
-def _names(label_set: LabelSet, *, all_scores: bool) -> list[str]:
-    empty = np.zeros((0, label_set.n_outputs))
-    return list(prediction_columns(empty, label_set=label_set, all_scores=all_scores))
+def _names(label_set: LabelSet, *, refuses: bool, all_scores: bool) -> list[str]:
+    nothing = DecisionRule(label_set.task).decide(np.zeros((0, label_set.n_outputs)))
+    return list(prediction_columns(nothing, label_set=label_set, refuses=refuses, all_scores=all_scores))
 
 
 def _format_of(out: str | Path | IO[bytes], format: str) -> Format:

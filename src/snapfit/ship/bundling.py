@@ -17,13 +17,13 @@ from snapfit.core.errors import WorkFailed
 from snapfit.core.files import cannot_write, write_bytes_atomic, write_json_atomic, write_text_atomic
 from snapfit.core.folders import staged_folder, write_manifest
 from snapfit.core.lengths import HEAD
-from snapfit.core.scores import logits_to_scores
 from snapfit.data.batches import pad
 from snapfit.nn.backend import backend_of
 from snapfit.nn.classifier import Classifier
 from snapfit.nn.member_weights import changed_tensors, with_changes
 from snapfit.nn.weights import WEIGHTS_NAME
-from snapfit.runtime.bundle import ONE_MODEL, SEVERAL_MODELS, BundleInfo, member_file
+from snapfit.runtime.bundle import BundleInfo, format_of, member_file
+from snapfit.runtime.bundle_rule import split_rule, told_in_bundle, write_centroids
 from snapfit.runtime.predictor import Backend
 from snapfit.ship.card import model_card
 from snapfit.training.answer import Answer
@@ -50,6 +50,7 @@ def write_bundle(folder: Path, fitted: Fitted, tables: Tables) -> BundleInfo:
         hashes = _save_members(staging, changed)
         write_bytes_atomic(staging / "tokenizer.json", fitted.tokenizer_files.tokenizer_json)
         write_json_atomic(staging / "tokenizer_config.json", _tokenizer_settings(fitted))
+        write_centroids(staging, fitted.rule)
         write_json_atomic(staging / "snapfit.json", info.to_dict())
         write_json_atomic(staging / "probes.json", _probes(fitted, tables, info, _backend(fitted, info, changed)))
         write_text_atomic(staging / "README.md", model_card(info, reasons=fitted.reasons))
@@ -144,14 +145,15 @@ def _info(fitted: Fitted, tables: Tables) -> BundleInfo:
         max_tokens=fitted.tokenizer.max_tokens,
         length_policy=None if policy.policy == HEAD.policy else policy.to_dict(),
         pad_id=fitted.tokenizer_files.pad_id,
-        temperature=answer.last_temperature,
+        **split_rule(fitted.rule),
+        decided=told_in_bundle(fitted.report),
         metrics=fitted.metrics,
         versions=versions(),
         data=tables.identity,
         recipe=fitted.recipe.to_dict(),
         members=members if answer.is_mean else None,
         made_of={} if fitted.answer is None else {"name": answer.name, **answer.made_of},
-        format_version=SEVERAL_MODELS if answer.is_mean else ONE_MODEL,
+        format_version=format_of(answer.is_mean, split_rule(fitted.rule)["decision"]),
     )
 
 
@@ -165,7 +167,7 @@ def _probes(fitted: Fitted, tables: Tables, info: BundleInfo, backend: Backend) 
     tokens = fitted.tokenizer.encode(texts, pairs)
     rows = np.arange(len(texts))
     logits = backend.logits(pad(tokens, rows, pad_id=info.pad_id))
-    return {"texts": examples, "scores": logits_to_scores(logits, info.task, info.temperature).tolist()}
+    return {"texts": examples, "scores": fitted.rule.scores(logits).tolist()}
 
 
 def probe_texts() -> list[str]:

@@ -3,6 +3,7 @@
 import re
 
 from snapfit.core.errors import visible
+from snapfit.core.rule_words import rule_lines
 from snapfit.runtime.bundle import BundleInfo
 
 
@@ -34,6 +35,7 @@ def model_card(info: BundleInfo, *, reasons: dict[str, str]) -> str:
         "",
         *_metrics_table(info.metrics),
         "",
+        *_decisions(info),
         "## Labels",
         "",
         ", ".join(map(_code, labels["names"])),
@@ -56,6 +58,19 @@ def _code(name: str) -> str:
     fence = "`" * (1 + max(map(len, re.findall("`+", name)), default=0))
     inner = f" {visible(name)} " if name.startswith("`") or name.endswith("`") else visible(name)
     return f"{fence}{inner}{fence}"
+
+
+def card_decided_anew(card: str, info: BundleInfo) -> str:
+    """A bundle's card with other results and decisions; what else it says stays.
+
+    Where it does not have the parts that `model_card` writes, it is written anew, without reasons.
+    """
+    head, results, rest = card.partition("\n## Results\n")
+    _, labels, tail = rest.partition("\n## Labels\n")
+    if not results or not labels:
+        return model_card(info, reasons={})
+    middle = "\n".join(["", *_metrics_table(info.metrics), "", *_decisions(info)])
+    return f"{head}{results}{middle}{labels.removeprefix(chr(10))}{tail}"
 
 
 def _sample(info: BundleInfo) -> str:
@@ -100,12 +115,22 @@ def _answer(info: BundleInfo) -> list[str]:
     return [f"- the answer is {named}{what}, at temperature {info.temperature:.3g}{f': {rule}' if rule else ''}"]
 
 
+def _decisions(info: BundleInfo) -> list[str]:
+    """How answers are made of logits, and how good that is."""
+    lines = rule_lines(info.task, info.rule_values, info.decided)
+    return ["## Decisions", "", *[f"- {line}" for line in lines], ""] if lines else []
+
+
 def _metrics_table(metrics: dict[str, dict[str, float]]) -> list[str]:
     if not metrics:
         return ["No split was held out, so nothing was measured."]
     names = list(dict.fromkeys(name for split in metrics.values() for name in split))
-    rows = [f"| {split} | " + " | ".join(f"{values[n]:.4f}" for n in names) + " |" for split, values in metrics.items()]
+    rows = [f"| {split} | " + " | ".join(_cell(values, n) for n in names) + " |" for split, values in metrics.items()]
     return ["| split | " + " | ".join(names) + " |", "|---" * (len(names) + 1) + "|", *rows]
+
+
+def _cell(values: dict[str, float], name: str) -> str:
+    return f"{values[name]:.4f}" if name in values else ""
 
 
 def _value(recipe: dict[str, dict[str, object]], key: str) -> object:

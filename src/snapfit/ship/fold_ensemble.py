@@ -7,6 +7,7 @@ from pathlib import Path
 
 from snapfit.core.calibration import fit_temperature
 from snapfit.core.errors import WorkFailed
+from snapfit.core.rule_fitting import unfitted_rule
 from snapfit.nn.backend import load_classifier
 from snapfit.nn.ensemble import EnsembleBackend
 from snapfit.runtime.bundle import Bundle
@@ -38,17 +39,21 @@ def mean_of_folds(
     label_set = plan.label_set
     models = [load_classifier(Bundle.open(fold / "bundle")) for fold in folds]
     shares = tuple(1.0 / len(models) for _ in models)
+    settings = plan.recipe.decision
     heat = tuple(
-        fit_temperature(some.logits[some.folds == fold], some.targets[some.folds == fold], label_set.task)
+        1.0
+        if settings.calibrate is None
+        else fit_temperature(some.logits[some.folds == fold], some.targets[some.folds == fold], label_set.task)
         for fold in range(1, len(models) + 1)
     )
+    decided = unfitted_rule(settings, label_set.task, label_set.names)
     metrics = {"out_of_fold": report.out_of_fold}
     if "test" in plan.examples:
         backend = EnsembleBackend(models, shares=shares, temperatures=heat, task=label_set.task, device=plan.device)
         test = plan.examples["test"]
         in_units = Examples(test.tokens, targets_in_units(test, label_set), test.pad_id)
         as_they_are = replace(label_set, target_mean=0.0, target_scale=1.0)  # the bundles' logits are in units already
-        found = evaluate(models[0], in_units, as_they_are, autocast=nullcontext, backend=backend)
+        found = evaluate(models[0], in_units, as_they_are, autocast=nullcontext, backend=backend, rule=decided.rule)
         if found is None:
             raise WorkFailed("an evaluation that nobody stopped has stopped")
         metrics["test"] = found.metrics
@@ -65,6 +70,8 @@ def mean_of_folds(
         steps=0,
         complete=True,
         train_seconds=0.0,
+        rule=decided.rule,
+        report=decided.report,
         answer=Answer(
             name=NAME,
             others=tuple(model.state_dict() for model in models[1:]),

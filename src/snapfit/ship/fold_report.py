@@ -36,15 +36,14 @@ class FoldReport:
     """What the folds of a run came to.
 
     bundle: what ships (`train.fold_bundle`). folds: in their order. left_out: rows that no fold holds out, for their
-    label has no other text. out_of_fold: metrics of all rows held out together. temperature: at which the out-of-fold
-    scores' nll is least. label_errors: {"suspected", "labels"} of the ranking, or None where none was made.
+    label has no other text. out_of_fold: metrics of all rows held out together. label_errors: {"suspected", "labels"}
+    of the ranking, or None where none was made.
     """
 
     bundle: str
     folds: tuple[Fold, ...]
     left_out: int
     out_of_fold: Metrics
-    temperature: float
     label_errors: dict[str, Any] | None = None
 
     @property
@@ -72,7 +71,6 @@ class FoldReport:
             "out_of_fold": self.out_of_fold,
             "test": test,
             "left_out": self.left_out,
-            "temperature": self.temperature,
             "label_errors": self.label_errors,
         }
 

@@ -5,18 +5,20 @@ has scored the rows that it holds out is not trained again. Then out-of-fold sco
 errors ranked, and what is to ship is made: a training on all rows in RUN itself, or the mean of the folds' models.
 """
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from snapfit.core.calibration import fit_temperature
 from snapfit.core.errors import Interrupted, MissingExtra, WorkFailed
 from snapfit.core.folders import remove_folder
 from snapfit.core.interrupts import StopRequest
+from snapfit.core.labels import Task
 from snapfit.core.recipe import Recipe
+from snapfit.core.rule_fitting import unfitted_rule
+from snapfit.core.scores import DEFAULT_THRESHOLD
 from snapfit.ship.fold_ensemble import mean_of_folds
 from snapfit.ship.fold_report import (
     HELD_OUT_FILE,
@@ -33,13 +35,13 @@ from snapfit.ship.result import TrainResult
 from snapfit.ship.run_folder import RunFolder, new_run, old_run
 from snapfit.ship.telling import Listener, announce, notifier, tell_of_resuming, teller
 from snapfit.training.checkpoint import Checkpoint, newest_valid
+from snapfit.training.deciding import MOST_ROWS, takes_held_out
 from snapfit.training.fold_tables import draw_folds, tables_without, with_fold_fraction
 from snapfit.training.held_out import HeldOut
-from snapfit.training.identity import check_unchanged, differences, setting_weight
+from snapfit.training.identity import check_unchanged, differences
 from snapfit.training.journal import Journal, read_journal
 from snapfit.training.plan import Plan, make_plan
 from snapfit.training.prepare import Notify, Tables
-from snapfit.training.weighing import MOST_ROWS
 
 CarryOut = Callable[..., TrainResult]
 """`pipeline.carry_out`: trains as planned in a run's folder, from a checkpoint where there is one."""
@@ -106,6 +108,7 @@ class CrossValidation:
             notify=lambda kind, **fields: heard.append((kind, fields)),
             reasons=self._why | self.run.reasons(),
             told=teller(self._listener),
+            n_held_out=self._n_decided(),
         )
         plan.close()
         if self._resumed:
@@ -115,6 +118,10 @@ class CrossValidation:
             where = f"{self.run.path}, whose folds are all to be trained and measured alike,"
             check_unchanged([replace(one, weight="forbidden") for one in changes], accept=False, where=where)
         return plan, heard
+
+    def _n_decided(self) -> int | None:
+        """Rows that the decision rule will be fitted to; None for those of a validation split."""
+        return int((self._number > 0).sum()) if takes_held_out(self._recipe) else None
 
     def _tell(self, plan: Plan, heard: list[Heard], notify: Notify) -> None:
         """Tell of the tables, the recipe and the folds."""
@@ -154,7 +161,9 @@ class CrossValidation:
     def _train(self, folder: RunFolder, fold: int, held_out: np.ndarray, recipe: Recipe) -> None:
         """Bring the training of a fold to its end. Raises Interrupted when it was stopped before."""
         tables = tables_without(self.whole, held_out, recipe)
-        alone = recipe.with_values({"train.folds": None, "train.fold_bundle": "refit"})
+        alone = _plainly_decided(recipe, self.whole.label_set.task).with_values(
+            {"train.folds": None, "train.fold_bundle": "refit"}
+        )
         with (old_run if folder.is_run else new_run)(folder.path) as run:
             if run.result() is not None:
                 return
@@ -204,7 +213,8 @@ class CrossValidation:
         """Put the folds' scores together; write them, what they measure, and the ranking of suspected labels."""
         run, task = self.run.path, self.whole.label_set.task
         files = {fold: fold_folder(run, fold) / HELD_OUT_FILE for fold in range(1, self._n_folds + 1)}
-        every = OutOfFold(files, self.whole.splits["train"], self.whole.label_set)
+        rule = unfitted_rule(self._recipe.decision, task, self.whole.label_set.names).rule
+        every = OutOfFold(files, self.whole.splits["train"], self.whole.label_set, rule=rule)
         by_fold, rows, pooled = every.metrics()
         every.write(run / OUT_OF_FOLD_FILE)
         some = every.at_most(MOST_ROWS, seed=self._recipe.data.split_seed)
@@ -216,7 +226,6 @@ class CrossValidation:
             ),
             left_out=int((self._number == 0).sum()),
             out_of_fold=pooled,
-            temperature=fit_temperature(some.logits, some.targets, task),
             label_errors=self._label_errors(every),
         )
         write_report(run, report)
@@ -250,7 +259,7 @@ class CrossValidation:
         metrics = {"out_of_fold": report.out_of_fold}
         if report.bundle == "ensemble":
             folders = [fold_folder(self.run.path, fold) for fold in range(1, self._n_folds + 1)]
-            with closing(_again(plan)) as whole:
+            with closing(self._again(plan)) as whole:
                 metrics = mean_of_folds(self.run.bundle, folders, whole, report, some)
         result = TrainResult(
             run=self.run.path,
@@ -265,15 +274,27 @@ class CrossValidation:
         )
         journal.sync()
         self.run.write_result(result.to_dict())
-        notify("end", **{k: v for k, v in result.to_dict().items() if k not in ("recipe", "verdict", "folds")})
+        notify("end", **result.told())
         return result
+
+    def _again(self, plan: Plan) -> Plan:
+        """A plan that was closed, open again; what it tells was told."""
+        return make_plan(
+            plan.tables,
+            plan.recipe,
+            notify=lambda kind, **fields: None,
+            reasons=plan.reasons,
+            n_held_out=self._n_decided(),
+        )
 
     def _refit(self, plan: Plan, report: FoldReport, some: Piece, journal: Journal) -> TrainResult:
         """Train on all rows as each fold was trained; the decision rule comes from what the folds had not seen."""
         notify = notifier(journal, self._listener_of(None), self.run)
-        plan = _again(plan)
+        plan = self._again(plan)
         checkpoint, changed = self._checkpoint_of(self.run, plan, notify)
-        source = f"its temperature is fitted on {len(some.rows):,} rows that the models of folds had not seen"
+        source = f"its decision rule is fitted to {len(some.rows):,} rows that the models of folds had not seen"
+        if not takes_held_out(plan.recipe):
+            source = "its decision rule is fitted to its own validation rows, for centroids are its own"
         return self._carry_out(
             self.run,
             plan,
@@ -288,11 +309,6 @@ class CrossValidation:
         )
 
 
-def _again(plan: Plan) -> Plan:
-    """A plan that was closed, open again; what it tells was told."""
-    return make_plan(plan.tables, plan.recipe, notify=lambda kind, **fields: None, reasons=plan.reasons)
-
-
 def _result_of(folder: RunFolder) -> TrainResult:
     """What a finished fold came to, as its folder says."""
     values = folder.result()
@@ -301,11 +317,16 @@ def _result_of(folder: RunFolder) -> TrainResult:
     return TrainResult.of_complete(folder.path, folder.bundle, values)
 
 
-def nothing_left(report: Mapping[str, Any], recipe: Recipe, changed: Collection[str]) -> bool:
-    """Whether a complete cross-validation has what is asked for now.
+def _plainly_decided(recipe: Recipe, task: Task) -> Recipe:
+    """The recipe of a fold: whatever is fitted to decide by is fitted once, to what all folds hold out."""
+    fitted = ("calibrate", "abstain_precision", "abstain_coverage", "out_of_scope")
+    plain: dict[str, Any] = {f"decision.{name}": None for name in fitted}
+    if task == "multi" and isinstance(recipe.decision.thresholds, str):
+        plain["decision.thresholds"] = DEFAULT_THRESHOLD
+    return recipe.with_values(plain)
 
-    report: its folds.json. changed: settings that are others than they were, by full key.
-    """
-    has_all = recipe.train.fold_bundle in (report["bundle"], "none")
+
+def nothing_left(report: Mapping[str, Any], recipe: Recipe) -> bool:
+    """Whether a complete cross-validation has made what is asked for now. report: its folds.json."""
     ranked = report["label_errors"] is not None or not can_rank()
-    return has_all and ranked and all(setting_weight(key) == "free" for key in changed)
+    return recipe.train.fold_bundle in (report["bundle"], "none") and ranked

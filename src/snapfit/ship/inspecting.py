@@ -7,6 +7,7 @@ import numpy as np
 
 from snapfit.core.errors import BadInput, MissingExtra, WorkFailed
 from snapfit.core.folders import MANIFEST, list_files
+from snapfit.core.rule_words import rule_lines
 from snapfit.runtime.bundle import INFO_FILE, Bundle
 
 if TYPE_CHECKING:
@@ -120,9 +121,10 @@ def describe_bundle(folder: Path) -> dict[str, Any]:
     """A bundle in plain values, its probes replayed where torch is installed.
 
     Keys: kind, path, those of snapfit.json with the labels as a list of names, files {name: bytes}, bytes,
-    transformers {opens, why}, probes {same (None: not replayed), largest_difference, why}, made_of, members (None where
-    one model answers; else their values of snapfit.json, and bytes), length_policy (also where it is head),
-    length_in_words, forward_passes (of a prediction; None: no torch).
+    transformers {opens, why}, probes {same (None: not replayed), largest_difference, why}, made_of, decision, decided,
+    decides (lines: how answers are made of logits), members (None where one model answers; else their values of
+    snapfit.json, and bytes), length_policy (also where it is head), length_in_words, forward_passes (of a prediction;
+    None: no torch).
     Raises BadInput for a bundle that is damaged.
     """
     bundle = Bundle.open(folder)
@@ -137,6 +139,9 @@ def describe_bundle(folder: Path) -> dict[str, Any]:
         "made_of": info.made_of,
         "length_policy": info.lengths.to_dict(),
         "length_in_words": info.lengths.in_words(info.max_tokens),
+        "decision": info.decision,
+        "decided": info.decided,
+        "decides": rule_lines(info.task, info.rule_values, info.decided),
         "labels": list(bundle.label_set.names),
         "files": files,
         "bytes": sum(files.values()),

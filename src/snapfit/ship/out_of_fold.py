@@ -3,7 +3,8 @@
     RUN/folds/2/held_out.parquet    row, logits of that fold's model on the rows that the fold holds out
     RUN/out_of_fold.parquet         row, fold, target, and the columns that `snapfit predict --all-scores` writes
 
-Rows are counted from 1 after the header, as everywhere. Scores are as the fold's bundle gives them; of rows that no
+Rows are counted from 1 after the header, as everywhere. Scores and decisions are those of the folds' bundles, in which
+nothing is fitted to decide by; of rows that no
 fold holds out there are none. Files appear whole or not at all, and memory does not grow with the rows.
 """
 
@@ -16,11 +17,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from snapfit.core.decisions import Answers, DecisionRule
 from snapfit.core.errors import BadInput
 from snapfit.core.files import open_atomic
 from snapfit.core.labels import LabelSet, Task
 from snapfit.core.metrics import tally
-from snapfit.core.scores import logits_to_scores
+from snapfit.core.rule_fitting import sample_of
 from snapfit.core.tallies import Tally
 from snapfit.data.large_records import SLAB_ROWS
 from snapfit.data.records import Records
@@ -67,11 +69,12 @@ class OutOfFold:
     """The out-of-fold logits of a run whose folds have all scored their rows; iterated piece by piece, any number of
     times.
 
-    files: of the folds, by number. records: the whole training table.
+    files: of the folds, by number. records: the whole training table. rule: how the folds' bundles make answers of
+    logits at their own temperature.
     """
 
-    def __init__(self, files: Mapping[int, Path], records: Records, label_set: LabelSet) -> None:
-        self.label_set = label_set
+    def __init__(self, files: Mapping[int, Path], records: Records, label_set: LabelSet, *, rule: DecisionRule) -> None:
+        self.label_set, self.rule = label_set, rule
         self._files, self._records = dict(files), records
 
     def __iter__(self) -> Iterator[Piece]:
@@ -97,25 +100,30 @@ class OutOfFold:
     def scores(self) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
         """(rows, scores float64 [n, n_outputs], targets), piece by piece."""
         for piece in self:
-            yield piece.rows, logits_to_scores(piece.logits, self.label_set.task, rows=piece.rows), piece.targets
+            yield piece.rows, self._answers(piece).scores, piece.targets
+
+    def _answers(self, piece: Piece) -> Answers:
+        return self.rule.answers(piece.logits, rows=piece.rows)
 
     def metrics(self) -> tuple[dict[int, dict[str, float]], dict[int, int], dict[str, float]]:
         """Metrics of each fold on the rows that it holds out, how many these are, and metrics of all of them."""
         task, k = self.label_set.task, self.label_set.n_outputs
-        tallies: dict[int, Tally] = {fold: tally(task, k) for fold in self._files}
-        pooled = tally(task, k)
+        tallies: dict[int, Tally] = {fold: tally(task, k, rule=self.rule) for fold in self._files}
+        pooled = tally(task, k, rule=self.rule)
         for piece in self:
-            scores = logits_to_scores(piece.logits, task, rows=piece.rows)
-            pooled.add(scores, piece.targets)
+            answers = self._answers(piece)
+            pooled.add_answers(answers, piece.targets)
             for fold, counted in tallies.items():
-                counted.add(scores[piece.folds == fold], piece.targets[piece.folds == fold])
+                own = piece.folds == fold
+                counted.add_answers(answers.take(own), piece.targets[own])
         by_fold = {fold: counted.metrics() for fold, counted in tallies.items()}
         return by_fold, {fold: counted.rows for fold, counted in tallies.items()}, pooled.metrics()
 
     def at_most(self, most: int, *, seed: int) -> Piece:
-        """All rows in one piece, or of more of them a random sample of `most`."""
+        """All rows in one piece, or of more of them a random sample of `most`; fewer where labels are many."""
         n = sum(pq.read_metadata(path).num_rows for path in self._files.values())
-        chosen = np.sort(np.random.default_rng(seed).choice(n, most, replace=False)) if n > most else np.arange(n)
+        chosen = sample_of(n, self.label_set.n_outputs, most_rows=most, seed=seed)
+        chosen = np.arange(n) if chosen is None else chosen
         parts, start = [], 0
         for piece in self:
             places = chosen[(chosen >= start) & (chosen < start + len(piece.rows))] - start
@@ -129,8 +137,7 @@ class OutOfFold:
         with prediction_writer(columns, path, label_set=label_set, format="parquet", all_scores=True) as write:
             for piece in self:
                 values = (pa.array(piece.rows + 1), pa.array(piece.folds), _targets(piece, labels, label_set.task))
-                scores = logits_to_scores(piece.logits, label_set.task, rows=piece.rows)
-                write(pa.table(dict(zip(columns, values, strict=True))), scores)
+                write(pa.table(dict(zip(columns, values, strict=True))), self._answers(piece))
 
 
 _FIELDS = ("rows", "folds", "logits", "targets")

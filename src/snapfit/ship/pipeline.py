@@ -20,7 +20,7 @@ from snapfit.training.checkpoint import Checkpoint, newest_valid
 from snapfit.training.fit import Fitted, fit
 from snapfit.training.fold_tables import undivided
 from snapfit.training.held_out import HeldOut
-from snapfit.training.identity import check_unchanged, differences, setting_weight
+from snapfit.training.identity import check_unchanged, differences, leaves_work
 from snapfit.training.journal import Journal
 from snapfit.training.members import Members, keeps_weights
 from snapfit.training.plan import Plan, make_plan
@@ -121,13 +121,12 @@ def _go_on(
 ) -> TrainResult:
     """Go on with a run from its newest valid checkpoint, or from the start where it has none."""
     settled, reasons = run.recipe(), run.reasons()
-    stated = {key: value for key, value in placed(asked).stated().items() if value != "auto"}
+    stated = {k: v for k, v in placed(asked).stated().items() if v != "auto" or k.startswith("decision.")}
     recipe = settled.with_values(stated)
     _check_fold_bundle(recipe)
     if settled.train.folds is not None:
         return _folds_go_on(run, sources, recipe, stop, listener, accept)
-    changed = {key for key, value in recipe.stated().items() if settled.stated().get(key, value) != value}
-    if all(setting_weight(key) == "free" for key in changed) and (done := run.result()) is not None:
+    if not leaves_work(settled, recipe) and (done := run.result()) is not None:
         return _complete(run, done, listener)
     tables = _read(tables_again(run, sources), recipe, listener)
     checkpoint, skipped = newest_valid(run.checkpoints)
@@ -165,8 +164,7 @@ def _folds_go_on(
 ) -> TrainResult:
     """Go on with a cross-validation, unless it has nothing left to do and what it is to ship is there."""
     done = run.result()
-    changed = {key for key, value in recipe.stated().items() if run.recipe().stated().get(key, value) != value}
-    if done is not None and nothing_left(done["folds"], recipe, changed):
+    if done is not None and nothing_left(done["folds"], recipe) and not leaves_work(run.recipe(), recipe):
         return _complete(run, done, listener)
     tables = _read(tables_again(run, sources), recipe, listener)
     return _cross_validated(run, tables, recipe, stop, listener, accept=accept, resumed=True)
@@ -300,12 +298,13 @@ def _write_down(
         stopped_by=stop.signal_number,
         resumed_from=None if checkpoint is None else checkpoint.step,
         verdict=verdict,
+        decision={"rule": fitted.rule.to_dict(), "report": fitted.report} if fitted.report else None,
         folds=None if folds is None else dict(folds),
     )
     if fitted.complete:
         journal.sync()  # after a power cut nothing may be missing of a run that is called complete
         run.write_result(result.to_dict())
-    notify("end", **{k: v for k, v in result.to_dict().items() if k not in ("recipe", "verdict", "folds")})
+    notify("end", **result.told())
     return result
 
 

@@ -16,6 +16,7 @@ class TrainResult:
     train_seconds: of the loop, in all sittings. stopped_by: the signal that ended it early, or None.
     resumed_from: the step that this call went on from, or None. already_complete: nothing was left to do.
     verdict: on what a run that keeps members left, as plain values (see `training.verdict.Verdict`), or None.
+    decision: {rule, report} of how answers are made of logits (see `core.rule_fitting.FittedRule`), or None.
     folds: what the folds of a run with `train.folds` came to, as plain values (see `folding.FoldReport`), or None;
     with `train.fold_bundle: none` such a run has no bundle, and `bundle` is where there would be one.
     """
@@ -32,6 +33,7 @@ class TrainResult:
     resumed_from: int | None = None
     already_complete: bool = False
     verdict: dict[str, Any] | None = None
+    decision: dict[str, Any] | None = None
     folds: dict[str, Any] | None = None
 
     @property
@@ -53,8 +55,14 @@ class TrainResult:
             train_seconds=values["train_seconds"],
             already_complete=True,
             verdict=values.get("verdict"),
+            decision=values.get("decision"),
             folds=values.get("folds"),
         )
+
+    def told(self) -> dict[str, Any]:
+        """What the journal says at the end of a run: all that it does not say elsewhere."""
+        elsewhere = ("recipe", "verdict", "folds", "decision")
+        return {name: value for name, value in self.to_dict().items() if name not in elsewhere}
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
@@ -70,6 +78,7 @@ class TrainResult:
             "resumed_from": self.resumed_from,
             "already_complete": self.already_complete,
             "verdict": self.verdict,
+            "decision": self.decision,
             "folds": self.folds,
             "recipe": self.recipe.to_dict(),
         }

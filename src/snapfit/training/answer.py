@@ -1,4 +1,4 @@
-"""What a finished training answers with, where that is not its model alone at temperature 1."""
+"""What a finished training answers with, where that is not its model alone."""
 
 import math
 from collections.abc import Mapping
@@ -12,14 +12,15 @@ from snapfit.core.errors import BadInput
 
 @dataclass(frozen=True)
 class Answer:
-    """The scores that ship: of each model at its temperature, their mean, and that as logits at `temperature` again.
+    """The logits that ship: those of one model, or of the mean of several models' scores, each at its temperature.
 
-    The first model is `Fitted.model`; this is `combining.combine` with shares.
+    The first model is `Fitted.model`; this is `combining.combine` with shares. What is made of the logits is in
+    `Fitted.rule`.
 
     name: of the candidate, for people. others: whole state dicts of the further models, on the CPU, of the first one's
     architecture; a regression's in the table's units, as the first model is. shares: of each model in the mean, > 0,
-    together 1. temperatures: of each model's logits. temperature: of the mean's. made_of: plain values that say what
-    the answer is and what to expect of it.
+    together 1. temperatures: of each model's logits in it. made_of: plain values that say what the answer is and what
+    to expect of it.
     Raises BadInput for shares and temperatures that do not fit.
     """
 
@@ -27,7 +28,6 @@ class Answer:
     others: tuple[Mapping[str, Tensor], ...] = ()
     shares: tuple[float, ...] = (1.0,)
     temperatures: tuple[float, ...] = (1.0,)
-    temperature: float = 1.0
     made_of: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -37,16 +37,10 @@ class Answer:
             raise BadInput(found, "one of each for every model", "correct the lists")
         if not all(share > 0 for share in self.shares) or not math.isclose(sum(self.shares), 1.0, abs_tol=1e-6):
             raise BadInput(f"the shares {self.shares}", "shares above 0 that make 1", "divide them by their sum")
-        if not all(0 < heat < math.inf for heat in (*self.temperatures, self.temperature)):
-            found = f"the temperatures {self.temperatures} and {self.temperature}"
-            raise BadInput(found, "finite numbers above 0", "correct them")
+        if not all(0 < heat < math.inf for heat in self.temperatures):
+            raise BadInput(f"the temperatures {self.temperatures}", "finite numbers above 0", "correct them")
 
     @property
     def is_mean(self) -> bool:
         """Whether several models answer."""
         return bool(self.others)
-
-    @property
-    def last_temperature(self) -> float:
-        """What a predictor divides logits by: those of the mean, or of the one model, of which both are."""
-        return self.temperature if self.is_mean else self.temperature * self.temperatures[0]

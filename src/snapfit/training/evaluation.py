@@ -7,21 +7,21 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 
+from snapfit.core.decisions import DecisionRule
 from snapfit.core.labels import LabelSet
 from snapfit.core.maps import release_pages
 from snapfit.core.metrics import tally
-from snapfit.core.scores import logits_to_scores
 from snapfit.data.batches import Batch
 from snapfit.data.large_records import SLAB_ROWS
 from snapfit.data.tokenizer import TokenIds, TokenRows
 from snapfit.nn.backend import TorchBackend
 from snapfit.nn.classifier import Classifier
-from snapfit.runtime.predictor import Backend, logits_by_batch
+from snapfit.runtime.predictor import Backend, VectorBackend, outputs_by_batch
 from snapfit.training.loop import Examples
 
 
@@ -30,13 +30,15 @@ class Evaluation:
     """What was measured on a split.
 
     metrics: by name. rows: how many. answer_range: the lowest and the highest answer, see `Tally.answer_range`.
-    scores: float64 [rows, n_outputs] in the split's order where they were asked for, else None.
+    scores: float64 [rows, n_outputs] in the split's order where they were asked for, else None. plain: metrics by the
+    rule that only has a task, where the rule was another one; else None.
     """
 
     metrics: dict[str, float]
     rows: int
     answer_range: tuple[float, float] | None
     scores: np.ndarray | None = None
+    plain: dict[str, float] | None = None
 
 
 def evaluate(
@@ -48,29 +50,36 @@ def evaluate(
     stop: Callable[[], bool] = lambda: False,
     keep_scores: bool = False,
     backend: Backend | None = None,
-    temperature: float = 1.0,
+    rule: DecisionRule | None = None,
 ) -> Evaluation | None:
     """Metrics of a model on a split; the model is left in evaluation mode.
 
     label_set: a regression's standardised logits and targets are brought back to its units before anything is
     measured. autocast: makes the context of the forward pass. stop: asked before each batch; None is returned as soon
     as it says yes. keep_scores: give the scores too, which takes 8 bytes for each of rows * n_outputs.
-    backend: what computes the logits, by default the model alone. temperature: of the logits.
+    backend: what computes the logits, by default the model alone. rule: how they become answers, by default that of the
+    task alone.
     Raises WorkFailed naming a row whose logits are not finite, BadInput for a split without rows.
     """
     backend = _Stoppable(backend or TorchBackend(model, device=next(model.parameters()).device.type), stop)
-    counted = tally(label_set.task, label_set.n_outputs)
+    rule = rule or DecisionRule(label_set.task)
+    counted = tally(label_set.task, label_set.n_outputs, rule=rule)
+    plain = tally(label_set.task, label_set.n_outputs) if rule != DecisionRule(label_set.task) else None
     scores = np.empty((len(examples.tokens), label_set.n_outputs)) if keep_scores else None
     try:
         with autocast():
-            for rows, logits in _logits(backend, examples, label_set.n_outputs):
-                part = logits_to_scores(_in_units(logits, label_set), label_set.task, temperature, rows=rows)
-                counted.add(part, _in_units(examples.targets[rows], label_set))
+            for rows, logits, vectors in _outputs(backend, examples, label_set.n_outputs, vectors=rule.needs_vectors):
+                logits, targets = _in_units(logits, label_set), _in_units(examples.targets[rows], label_set)
+                answers = rule.answers(logits, vectors=vectors, rows=rows)
+                counted.add_answers(answers, targets)
+                if plain is not None:
+                    plain.add(plain.rule.scores(logits, rows=rows), targets)
                 if scores is not None:
-                    scores[rows] = part
+                    scores[rows] = answers.scores
     except _Stopped:
         return None
-    return Evaluation(counted.metrics(), counted.rows, counted.answer_range(), scores)
+    without = None if plain is None else plain.metrics()
+    return Evaluation(counted.metrics(), counted.rows, counted.answer_range(), scores, without)
 
 
 def split_logits(
@@ -90,11 +99,28 @@ def split_logits(
     logits = np.empty((len(examples.tokens), label_set.n_outputs), dtype=np.float32)
     try:
         with autocast():
-            for rows, part in _logits(backend, examples, label_set.n_outputs):
+            for rows, part, _ in _outputs(backend, examples, label_set.n_outputs):
                 logits[rows] = part
     except _Stopped:
         return None
     return _in_units(logits, label_set) if in_units else logits
+
+
+def split_outputs(
+    backend: Backend, examples: Examples, label_set: LabelSet, *, vectors: bool
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """Logits float32 [rows, n_outputs] of a split in its order, not brought to units.
+
+    vectors: of a VectorBackend, give what logits are made of too, float32 [rows, width].
+    """
+    logits = np.empty((len(examples.tokens), label_set.n_outputs), dtype=np.float32)
+    found: np.ndarray | None = None
+    for rows, part, their in _outputs(backend, examples, label_set.n_outputs, vectors=vectors):
+        logits[rows] = part
+        if their is not None:
+            found = np.empty((len(logits), their.shape[1]), dtype=np.float32) if found is None else found
+            found[rows] = their
+    return logits, found
 
 
 def targets_in_units(examples: Examples, label_set: LabelSet) -> np.ndarray:
@@ -110,11 +136,16 @@ def _in_units(values: np.ndarray, label_set: LabelSet) -> np.ndarray:
     return scaled
 
 
-def _logits(backend: Backend, examples: Examples, n_outputs: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """(rows, logits) batch by batch; of a large split the tokens of one piece at a time are held."""
+def _outputs(
+    backend: Backend, examples: Examples, n_outputs: int, *, vectors: bool = False
+) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray | None]]:
+    """(rows, logits, vectors) batch by batch; of a large split the tokens of one piece at a time are held."""
+    pad_id = examples.pad_id
     for start, tokens in _pieces(examples.tokens):
-        for rows, logits in logits_by_batch(backend, tokens, pad_id=examples.pad_id, n_outputs=n_outputs):
-            yield start + rows, logits
+        for rows, logits, their in outputs_by_batch(
+            backend, tokens, pad_id=pad_id, n_outputs=n_outputs, vectors=vectors
+        ):
+            yield start + rows, logits, their
 
 
 def _pieces(tokens: TokenRows) -> Iterator[tuple[int, TokenIds]]:
@@ -141,6 +172,11 @@ class _Stoppable:
         if self._stop():
             raise _Stopped
         return self._backend.logits(batch)
+
+    def logits_and_vectors(self, batch: Batch) -> tuple[np.ndarray, np.ndarray]:
+        if self._stop():
+            raise _Stopped
+        return cast(VectorBackend, self._backend).logits_and_vectors(batch)
 
 
 class BestWeights:

@@ -5,34 +5,32 @@ checkpoints. Whoever calls it hears of every step through `notify`.
 """
 
 from collections.abc import Mapping
-from contextlib import closing, nullcontext
+from contextlib import closing
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from snapfit.core.errors import Interrupted, WorkFailed
+from snapfit.core.decisions import DecisionRule
+from snapfit.core.errors import Interrupted
 from snapfit.core.interrupts import Stop
 from snapfit.core.labels import LabelSet
 from snapfit.core.recipe import Recipe
 from snapfit.data.tokenizer import TextTokenizer
 from snapfit.nn.classifier import Classifier
 from snapfit.nn.encoder import EncoderSource, TokenizerFiles
-from snapfit.nn.ensemble import EnsembleBackend
-from snapfit.nn.member_weights import with_changes
-from snapfit.nn.packed_encoder import use_packing
-from snapfit.runtime.predictor import Backend
 from snapfit.training.answer import Answer
 from snapfit.training.assemble import torch_as_wanted
 from snapfit.training.checkpoint import Checkpoint
+from snapfit.training.deciding import decide_and_measure
 from snapfit.training.driver import Training
-from snapfit.training.evaluation import evaluate
 from snapfit.training.held_out import HeldOut
 from snapfit.training.members import Members
 from snapfit.training.plan import Plan
 from snapfit.training.prepare import Notify
 from snapfit.training.saver import Saver
-from snapfit.training.verdict import Team, Verdict
+from snapfit.training.verdict import Verdict
 from snapfit.training.weighing import Beyond, Stopped, Weighing
 
 
@@ -44,7 +42,8 @@ class Fitted:
     recipe: resolved. reasons: why each `auto` became what it is. metrics: by split, then by name.
     best_step: the step of the weights, steps: all that were done. complete: whether no step was left to do.
     train_seconds: of all steps, those before an interruption included. verdict: on its members, where it kept any.
-    answer: what ships, where that is not `model` alone at temperature 1.
+    rule: how answers are made of the logits that ship. report: what is known about it (see `rule_fitting.FittedRule`).
+    answer: whose scores ship, where that is not `model` alone.
     """
 
     model: Classifier
@@ -59,6 +58,8 @@ class Fitted:
     steps: int
     complete: bool
     train_seconds: float
+    rule: DecisionRule
+    report: dict[str, Any]
     verdict: Verdict | None = None
     answer: Answer | None = None
 
@@ -80,7 +81,8 @@ def fit(
     notify: hears of everything as events (see journal.py). stop: asked after every step and in evaluations; it ends
     the training with the best weights so far. saver: writes checkpoints; without one a run cannot go back when weights
     go wrong. members: keeps weights on the way; its owner closes it. resume: a verified checkpoint of the same training
-    to go on from. held_out: what models made alike said of rows that they had not seen; it gives the temperature.
+    to go on from. held_out: what models made alike said of rows that they had not seen, to which the decision
+    rule is fitted.
     Raises WorkFailed when numbers go wrong for good or the last state cannot be saved; Interrupted when stopped before
     the first step, or in a hurry, after the state was saved.
     """
@@ -130,9 +132,8 @@ def _finish(
     if verdict is not None:
         notify("verdict", step=progress.step, **verdict.to_dict())
         model.load_state_dict(dict(verdict.team.weights[0]))
-    heat = 1.0 if held_out is None else held_out.temperature(plan.label_set.task)
-    metrics = {} if held_out is None else {"out_of_fold": held_out.metrics}
-    metrics |= _final_metrics(plan, training, verdict, notify, heat=heat)
+    team = None if verdict is None else verdict.team
+    decided = decide_and_measure(plan, training, team, notify, held_out=held_out)
     training.assembly.release()
     torch.nn.Module.to(model, "cpu")
     others = () if verdict is None else verdict.team.weights[1:]
@@ -151,80 +152,30 @@ def _finish(
         source=plan.source,
         tokenizer=plan.tokenizer,
         tokenizer_files=plan.tokenizer_files,
-        metrics=metrics,
+        metrics=decided.metrics,
         best_step=progress.best.step or progress.step,
         steps=progress.step,
         complete=complete,
         train_seconds=progress.seconds,
         verdict=verdict,
-        answer=_answer(verdict, others, held_out, heat=heat),
-    )
-
-
-def _final_metrics(
-    plan: Plan, training: Training, verdict: Verdict | None, notify: Notify, *, heat: float
-) -> dict[str, dict[str, float]]:
-    """Metrics of the held-out splits, scores at one more temperature, `heat`.
-
-    In float32, whatever the training used: these are what the bundle will answer.
-    """
-    model = training.assembly.model
-    metrics: dict[str, dict[str, float]] = {}
-    backend, temperature = (None, 1.0) if verdict is None else _backend(training, verdict.team, plan)
-    for split in ("valid", "test"):
-        if split not in plan.examples:
-            continue
-        result = evaluate(
-            model,
-            plan.examples[split],
-            plan.label_set,
-            autocast=nullcontext,
-            backend=backend,
-            temperature=temperature * heat,
-        )
-        if result is None:
-            raise WorkFailed("an evaluation that nobody stopped has stopped")
-        metrics[split] = result.metrics
-        notify("final", split=split, step=training.progress.step, metrics=result.metrics)
-    return metrics
-
-
-def _backend(training: Training, team: Team, plan: Plan) -> tuple[Backend | None, float]:
-    """What computes the logits of a team, None for its one model alone; and their temperature."""
-    if len(team.weights) == 1:
-        return None, team.temperature * team.temperatures[0]
-    training.assembly.release()
-    first = training.assembly.model
-    models = [first, *(with_changes(first, weights) for weights in team.weights[1:])]
-    for model in models:
-        use_packing(model)
-    return (
-        EnsembleBackend(
-            models,
-            shares=team.shares,
-            temperatures=team.temperatures,
-            task=plan.label_set.task,
-            device=plan.device,
-        ),
-        team.temperature,
+        answer=_answer(verdict, others, held_out),
+        rule=decided.rule,
+        report=decided.report,
     )
 
 
 def _answer(
-    verdict: Verdict | None, others: tuple[Mapping[str, Tensor], ...], held_out: HeldOut | None, *, heat: float
+    verdict: Verdict | None, others: tuple[Mapping[str, Tensor], ...], held_out: HeldOut | None
 ) -> Answer | None:
-    """What the bundle says of its models; None for one model as it came. heat: as for `_final_metrics`."""
+    """What the bundle says of its models; None for one model as it came."""
     if verdict is None:
-        if held_out is None:
-            return None
-        return Answer(held_out.name, temperature=heat, made_of={"rule": held_out.source})
+        return None if held_out is None else Answer(held_out.name, made_of={"rule": held_out.source})
     team = verdict.team
     return Answer(
         name=verdict.rows[verdict.chosen].name,
         others=others,
         shares=team.shares,
         temperatures=team.temperatures,
-        temperature=team.temperature * heat,
         made_of=verdict.made_of,
     )
 

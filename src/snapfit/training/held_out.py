@@ -9,9 +9,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from snapfit.core.calibration import fit_temperature
-from snapfit.core.labels import Task
-
 
 @dataclass(frozen=True)
 class HeldOut:
@@ -27,7 +24,3 @@ class HeldOut:
     metrics: dict[str, float]
     name: str
     source: str
-
-    def temperature(self, task: Task) -> float:
-        """The temperature at which the scores' nll on these rows is least."""
-        return fit_temperature(self.logits, self.targets, task)

@@ -19,8 +19,8 @@ from snapfit.nn.kernels import load_kernels
 
 Weight = Literal["free", "acceptable", "forbidden"]
 
-FREE_SECTIONS = ("checkpoint", "log")
-"""Their settings change nothing about the weights."""
+FREE_SECTIONS = ("checkpoint", "log", "decision")
+"""Their settings change nothing about the weights; a finished run is decided anew for those of `decision`."""
 FREE_KEYS = frozenset({"train.max_recoveries", "train.fold_bundle"})
 ACCEPTABLE_KEYS = frozenset(
     {
@@ -73,6 +73,16 @@ def setting_weight(key: str) -> Weight:
     if section in FREE_SECTIONS or key in FREE_KEYS:
         return "free"
     return "acceptable" if section in ACCEPTABLE_SECTIONS or key in ACCEPTABLE_KEYS else "forbidden"
+
+
+def leaves_work(then: Recipe, now: Recipe) -> bool:
+    """Whether a finished run whose settings were `then` has something to do for those of `now`: further steps, or only
+    another decision rule.
+    """
+    before = then.to_dict()
+    given = ((key, *key.split("."), value) for key, value in now.stated().items())
+    changed = [key for key, section, name, value in given if before[section][name] != value]
+    return any(setting_weight(key) != "free" or key.startswith("decision.") for key in changed)
 
 
 def differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[Difference]:

@@ -13,6 +13,7 @@ from snapfit.core.labels import LabelSet
 from snapfit.core.lengths import HEAD
 from snapfit.core.maps import release_pages
 from snapfit.core.recipe import Recipe, settled
+from snapfit.core.rule_fitting import check_decision
 from snapfit.data.tokenizer import TextTokenizer, TokenIds, TokenRows
 from snapfit.nn.encoder import EncoderSource, TokenizerFiles
 from snapfit.nn.families import max_positions
@@ -105,15 +106,19 @@ def make_plan(
     notify: Notify,
     reasons: Mapping[str, str] | None = None,
     told: Callable[[str], None] = lambda text: None,
+    n_held_out: int | None = None,
 ) -> Plan:
     """Open the encoder, tokenise, and replace every `auto` of the recipe by what it means here.
 
     notify: hears of notices and of the recipe. reasons: why settings that are resolved already are as they are.
-    told: hears of what takes a while, before it is done.
+    told: hears of what takes a while, before it is done. n_held_out: rows that a decision rule will be fitted to; by
+    default those of the validation split.
     Raises BadInput for settings that do not fit the data or the encoder.
     """
     check_loss(recipe, tables.label_set)
     check_sampling(recipe, tables.label_set)
+    n_held_out = len(tables.splits.get("valid", ())) if n_held_out is None else n_held_out
+    check_decision(recipe.decision, tables.label_set.task, tables.label_set.names, n_rows=n_held_out)
     source, files = open_encoder(recipe)
     for notice in source.notices:
         notify("notice", text=notice)

@@ -92,6 +92,11 @@ class Team:
     temperatures: tuple[float, ...]
     temperature: float
 
+    @property
+    def last_temperature(self) -> float:
+        """Of the logits that they answer with: those of the mean, or of the one model, of which both are."""
+        return self.temperature if len(self.weights) > 1 else self.temperature * self.temperatures[0]
+
 
 @dataclass(frozen=True)
 class Scored:
