@@ -13,10 +13,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from harness import Results, base_parser, check_floors, machine, table
+from snapfit.core.decisions import Answers
 from snapfit.core.label_metrics import LabelCounts, label_metrics
-from snapfit.core.labels import LabelSet
+from snapfit.core.labels import LabelSet, Task
 from snapfit.core.outcome_sums import LabelSums
-from snapfit.core.outcomes import Answers, Outcomes
+from snapfit.core.outcomes import Outcomes
 from snapfit.runtime.evaluating import intervals_of, labels_of
 
 BENCHMARK = "interval_coverage"
@@ -69,9 +70,9 @@ def answers_of(case: Case, n: int, rng: np.random.Generator) -> tuple[np.ndarray
 def outcomes_of(case: Case, truth: np.ndarray, given: np.ndarray) -> Outcomes:
     """Rows as an evaluation has them; nothing here looks at scores."""
     scores = np.full((len(truth), case.k), 0.5)
-    answers = Answers(given, np.ones(len(truth), dtype=bool))
-    task = "single" if case.task == "single" else "multi"
-    return Outcomes(task, 0, scores, truth if task == "single" else truth.astype(np.float64), answers)
+    task: Task = "single" if case.task == "single" else "multi"
+    answers = Answers(task, scores, given, np.zeros(len(truth), dtype=np.int8))
+    return Outcomes(0, truth if task == "single" else truth.astype(np.float64), answers)
 
 
 def summed(case: Case, truth: np.ndarray, given: np.ndarray) -> LabelSums:
