@@ -246,7 +246,7 @@ PREDICTIONS = [
         "predict null texts",
         "predict {bundle} t.parquet",
         "t.parquet",
-        ": 2",
+        "row 2",
         files={"t.parquet": parquet({"text": ["a", None]})},
     ),
     case("predict empty standard input", "predict {bundle} -", "empty"),

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import checking
@@ -22,6 +22,7 @@ def same(text: str) -> str:
     return unicodedata.normalize("NFC", text).strip().casefold()
 
 
+@settings(deadline=None)
 @given(train=st.lists(ROW, min_size=1, max_size=14), valid=st.lists(ROW, min_size=1, max_size=14))
 def test_counts_are_those_of_plain_dictionaries(train: list[tuple[str, str]], valid: list[tuple[str, str]]) -> None:
     splits, index = checking.indexed(train=train, valid=valid)
@@ -97,11 +98,19 @@ def test_levels_go_by_the_share_of_rows() -> None:
     assert leaks == {("valid", "train"): "warning", ("test", "train"): "error", ("test", "valid"): "warning"}
 
 
+def test_only_what_a_cleaned_copy_leaves_out_is_said_to_be() -> None:
+    rows = [("a", "x"), ("a", "y"), ("b", "x"), ("b", "x")]
+    splits, index = checking.indexed(train=rows, valid=rows)
+    for one in duplicate_findings(splits, index):
+        assert ("--fix" in one.what_to_do) == (one.split == "train" or one.kind == "leak")
+
+
 def test_nothing_is_found_where_nothing_is() -> None:
     splits, index = checking.indexed(train=[("a", "x"), ("b", "y")], valid=[("c", "x")])
     assert list(duplicate_findings(splits, index)) == []
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 2)), max_size=20))
 def test_groups_and_repetitions(rows: list[tuple[int, int]]) -> None:
     groups, labels = (np.array([row[i] for row in rows], dtype=np.int64) for i in (0, 1))

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from snapfit.checks.unusable import unusable_rows
@@ -26,6 +26,7 @@ TEXT = st.sampled_from(["a text", "", None])
 
 
 @pytest.mark.parametrize("kind", list(CELLS))
+@settings(deadline=None)
 @given(data=st.data())
 def test_what_is_left_is_accepted_and_each_row_that_is_found_is_refused(kind: str, data: st.DataObject) -> None:
     rows = data.draw(st.lists(st.tuples(TEXT, CELLS[kind]), min_size=1, max_size=12))

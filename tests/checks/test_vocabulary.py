@@ -14,6 +14,7 @@ from conftest import SENTENCES
 from snapfit.checks.scripts import main_scripts
 from snapfit.checks.vocabulary import TokenSurvey, survey_tokens, token_findings
 from snapfit.core.errors import BadInput
+from snapfit.core.lengths import LengthPolicy
 
 
 def survey_of(tokenizer: bytes, rows: object) -> tuple[dict[str, checking.CheckedSplit], TokenSurvey]:
@@ -77,6 +78,26 @@ def test_what_a_limit_cuts(tiny_tokenizer_json: Path, limit: int, level: str | N
     lost = np.maximum(survey.lengths - limit, 0).sum() / survey.lengths.sum()
     assert facts["share_of_tokens_cut"] == pytest.approx(lost, abs=1e-6)
     json.dumps(facts)
+    text = found["truncated"].text if found else ""
+    assert ("windows would lose" in text) == bool(found)
+
+
+@pytest.mark.parametrize("most", [2, 8])
+def test_every_length_policy_says_how_many_texts_it_cuts(tiny_tokenizer_json: Path, most: int) -> None:
+    rows = [("the old clock", "the train " * n, "ab"[n % 2]) for n in (1, 4, 9, 25)]
+    splits, survey = survey_of(tiny_tokenizer_json.read_bytes(), rows)
+    tokenizer = Tokenizer.from_file(str(tiny_tokenizer_json))
+    alone = [[len(tokenizer.encode(text, add_special_tokens=False).ids) for text in (a, b)] for a, b, _ in rows]
+    assert survey.texts.tolist() == alone
+    policy = LengthPolicy("windows", max_windows=most)
+    facts = survey.to_dict(15, policy)
+    assert (facts["policy"], facts["rows_too_long"]) == ("windows", int((survey.lengths > 15).sum()))
+    cut = {name: one["rows_cut"] for name, one in facts["policies"].items()}
+    assert cut["head"] == cut["tail"] == cut["head+tail"] == facts["rows_too_long"]
+    assert cut["windows"] == facts["rows_cut"] == {2: 1, 8: 0}[most]
+    one = of_kind(token_findings(splits, {"train": survey}, 15, policy), "truncated")
+    assert one.level == {2: "warning", 8: "note"}[most]
+    assert "windows leave out" in one.text
 
 
 def test_what_is_no_tokenizer_is_refused() -> None:

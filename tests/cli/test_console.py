@@ -1,6 +1,7 @@
 """The console: events as lines, levels, and a live bar on terminals alone."""
 
 import io
+import json
 import os
 import pty
 import sys
@@ -8,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from snapfit.cli.console import Console, Pace
+from snapfit.cli.console import Console, Pace, answers_stream, write_json_line
 from snapfit.cli.lines import aligned, byte_size, clock, fold_lines, metrics_lines, recipe_lines, suspect_lines
 from snapfit.core.recipe import Recipe
 
@@ -247,3 +248,48 @@ def test_a_terminal_gets_a_live_bar_and_a_dumb_one_lines(monkeypatch: pytest.Mon
         assert ("\x1b[" in written) is live
         assert ("step  " in written) is not live
         assert "here" in written
+
+
+# ---------------------------------------------------------------- what a terminal would act on
+
+
+def test_control_characters_of_names_and_cells_are_escaped() -> None:
+    stream = io.StringIO()
+    console = Console(stream)
+    console.result("bundle", "a\x1b[31m\u202eb\r.csv")
+    console.rows("labels", aligned([("label", "rows"), ("\x1b]0;t\x07", "1"), ("two\nlines", "2")]))
+    console.note("notice", "first\nsecond\x9b")
+    assert stream.getvalue() == (
+        "bundle     a\\x1b[31m\\u202eb\\r.csv\n"
+        "labels     label         rows\n"
+        "           \\x1b]0;t\\x07  1\n"
+        "           two\\nlines    2\n"
+        "notice     first\n"
+        "           second\\x9b\n"
+    )
+
+
+def test_the_line_of_json_is_the_same_value(capsys: pytest.CaptureFixture[str]) -> None:
+    value = {"label": "\x1b[31m\x7f\x9b\u202e\u2028é\ud800"}
+    write_json_line(value)
+    line = capsys.readouterr().out
+    assert json.loads(line) == value
+    assert line == '{"label": "\\u001b[31m\\u007f\\u009b\\u202e\\u2028é\\ud800"}\n'
+
+
+class _Terminal(io.TextIOWrapper):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_answers_are_escaped_on_a_terminal_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    cells = 'a\x1b[31m,"two\nlines",tab\there,\x9b,电影\n'.encode()
+    for kind in (_Terminal, io.TextIOWrapper):
+        raw = io.BytesIO()
+        monkeypatch.setattr(sys, "stdout", kind(raw, encoding="utf-8"))
+        stream = answers_stream()
+        for i in range(0, len(cells), 3):  # in the middle of characters too
+            stream.write(cells[i : i + 3])
+        stream.flush()
+        escaped = cells.replace(b"\x1b", b"\\x1b").replace(b"\xc2\x9b", b"\\x9b")
+        assert raw.getvalue() == (escaped if kind is _Terminal else cells)

@@ -126,6 +126,13 @@ def test_json_that_is_missing(tmp_path: Path) -> None:
         files.read_json(tmp_path)
 
 
+def test_names_that_are_no_unicode_are_written_in_escapes(tmp_path: Path) -> None:
+    value = {"path": "caf\udce9.csv", "text": "é"}
+    files.write_json_atomic(tmp_path / "a.json", value)
+    assert (tmp_path / "a.json").read_bytes().isascii()
+    assert files.read_json(tmp_path / "a.json") == value
+
+
 def test_sha256_of_more_than_one_block(tmp_path: Path) -> None:
     data = bytes(range(256)) * 5000
     (tmp_path / "x").write_bytes(data)

@@ -124,7 +124,7 @@ def test_unknown_labels_are_counted_and_named() -> None:
     with pytest.raises(BadInput) as caught:
         labels.encode(rows, where="valid.csv")
     assert caught.value.found.startswith("valid.csv: labels that are not among the 2 known ones: 'positiv' (3 times)")
-    assert caught.value.found.endswith("and 1 more")
+    assert caught.value.found.endswith("and 1 more, in 8 rows: row 2, row 3, row 4, row 5, row 6, ...")
     assert "did you mean 'positive'" in caught.value.fix
     with pytest.raises(BadInput, match=r"'c' \(2 times\)"):
         LabelSet("multi", ("a", "b")).encode([["a", "c"], ["c"]])

@@ -235,6 +235,8 @@ WRONG_VALUES = [
     ("data.valid_fraction", "0.6", "a number from 0 to 0.5, or auto"),
     ("data.encoding", "utf-9", "a text encoding of Python"),
     ("data.encoding", "base64", "a text encoding of Python"),
+    ("data.encoding", "unicode_escape", "a text encoding of Python"),
+    ("data.encoding", "idna", "a text encoding of Python"),
     ("data.label", "", "text that is not empty"),
     ("data.task", "binary", "single, multi, regression, or auto"),
     ("model.dropout", "1", "a number from 0 to below 1, or auto"),

@@ -75,6 +75,15 @@ def test_named_columns(names: list[str], flags: dict[str, Any], expected: tuple[
         (["text", "label"], {"task": "many"}, "the task 'many'"),
         (["text", "label"], {"task": "single", "delimiter": ","}, "task single with a delimiter"),
         (["text", "label"], {"delimiter": ""}, "an empty delimiter"),
+        (
+            ["text;label"],
+            {},
+            "(?s)no column of labels.*in its name what may separate columns, ';': save it with commas",
+        ),
+        (["text\tlabel"], {"label": "label"}, "(?s)no column 'label'.*a tab: --format tsv"),
+        (["Text ", "label"], {"text": "text"}, "(?s)no column 'text'.*did you mean --text 'Text '"),
+        ([f"c{i}" for i in range(10**5)], {}, "'c19' and 99,980 more"),
+        (["text", "label"], {"where": "t.csv", "text": "x"}, "^t.csv: no column 'x'"),
     ],
 )
 def test_what_must_be_asked(names: list[str], flags: dict[str, Any], message: str) -> None:

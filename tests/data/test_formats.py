@@ -3,6 +3,9 @@
 import csv
 import io
 import json
+import os
+import shutil
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -164,10 +167,13 @@ def test_a_folder_is_one_table(tmp_path: Path) -> None:
 def test_folders_that_hold_no_one_table(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="has no tables"):
         read_table(tmp_path)
-    put(tmp_path / "a.jsonl", '{"text": "a", "n": 1}')
-    put(tmp_path / "b.jsonl", '{"text": "a", "n": [1]}')
-    with pytest.raises(BadInput, match="do not fit together"):
+    for name, values in {"a": [1], "b": [[1]]}.items():
+        pa.parquet.write_table(pa.table({"text": ["a"], "n": values}), tmp_path / f"{name}.parquet")
+    with pytest.raises(BadInput, match="the column 'n' holds int64 and list"):
         read_table(tmp_path)
+    put(tmp_path / "b.jsonl", '{"text": "a", "n": [1]}')
+    put(tmp_path / "a.jsonl", '{"text": "a", "n": 1}')
+    assert read_table(tmp_path, format="jsonl")["n"].to_pylist() == ["1", "[1]"]
 
 
 # ---------------------------------------------------------------- errors
@@ -177,9 +183,13 @@ ERRORS = [
     ("t.tsv", "a\n1\n1\t2\n", "line 3 has 2 cells"),
     ("t.csv", 'a,b\n"x\ny",2\n\n3\n', "line 5 has 1 cells"),
     ("t.csv", "a,b\n" + "1\n" * 9, "line 4 has 1 cells.*9 rows"),
-    ("t.csv", 'a,b\n1,2\n"open,2\nx,y\n', "line 3: a cell that begins with a double quote is never closed"),
-    ("t.csv", 'a,b\n"x" y,2\n', "line 2: ',' expected after '\"'"),
-    ("t.csv", 'a,"b', "line 1: a cell that begins"),
+    ("t.csv", 'a,b\n1,2\n"open,2\nx,y\n', "line 3, column 1: a cell that begins with a double quote is never closed"),
+    (
+        "t.csv",
+        'a,b\n"x" y,2\n',
+        "line 2, column 4: more behind the double quote that ends the cell from line 2, column 1 on",
+    ),
+    ("t.csv", 'a,"b', "line 1, column 3: a cell that begins"),
     ("t.csv", "a,b,a\n1,2,3\n", "2 columns named 'a'"),
     ("t.tsv", "a\ta\n1\t2\n", "2 columns named 'a'"),
     ("t.csv", "a,b\n", "a header and no rows"),
@@ -187,8 +197,8 @@ ERRORS = [
     ("t.csv", "", "is empty"),
     ("t.csv", " \r\n\n", "is empty"),
     ("t.csv", b"\xef\xbb\xbf", "is empty"),
-    ("t.tsv", b"a\tb\n1\t\0\n", "line 2: a NUL byte"),
-    ("t.csv", b"a,b\n1,\xff\n", "line 2: byte 6 is not UTF-8"),
+    ("t.tsv", b"a\tb\n1\t\0\n", "line 2, column 3: a NUL byte"),
+    ("t.csv", b"a,b\n1,\xff\n", "line 2, column 3: the byte 0xff is not UTF-8"),
     ("t.csv", "a,b\n電影,x\n".encode("gbk"), "perhaps --encoding gb18030"),
     ("t.csv", "a,b\n1,2\n".encode("utf-16"), "is UTF-16"),
     ("t.csv", b"\x1f\x8b\x08", "is gzip-compressed"),
@@ -196,12 +206,12 @@ ERRORS = [
     ("t.csv.gz", b"\x1f\x8b\x08", "decompress"),
     ("t.txt", "a\tb\n1\t2\n", "--format tsv"),
     ("t.parquet", b"PAR1", "no Parquet file"),
-    ("t.jsonl", '{"a": 1}\n\n{"a": \n', "line 3: no JSON"),
-    ("t.jsonl", '{"a": 1}\n[1]\n', r"line 2: \[1\]"),
-    ("t.jsonl", '{"a": 1, "a": 2}\n', "line 1: a name that occurs twice"),
-    ("t.jsonl", '\n{"a": "\\ud800"}\n', "line 2: half of a surrogate pair in 'a'"),
-    ("t.json", '[{"a": 1}, 2]', "item 2"),
-    ("t.jsonl", "[" * 100_000, "line 1|recursion|no JSON"),
+    ("t.jsonl", '{"a": 1}\n\n{"a": \n', "line 3, column 6: no JSON"),
+    ("t.jsonl", '{"a": 1}\n[1]\n', r"line 2, column 1: a list, \[1\]"),
+    ("t.jsonl", '{"a": 1, "a": 2}\n', "line 1, column 10: the name 'a' twice"),
+    ("t.jsonl", '\n{"a": "\\ud800"}\n', "line 2, column 1: half of a surrogate pair in 'a'"),
+    ("t.json", '[{"a": 1}, 2]', "line 1, column 12: a number, 2"),
+    ("t.jsonl", "[" * 100_000, "line 1, column 2: values in one another"),
 ]
 
 
@@ -221,13 +231,73 @@ def test_files_that_are_not_there(tmp_path: Path) -> None:
         read_table(str(tmp_path / "no" / "such.csv"))
 
 
+def test_what_a_folder_holds_is_read_or_told(tmp_path: Path) -> None:
+    good = "text,label\na,x\n"
+    put(tmp_path / "a.csv", good)
+    for name in ("b.csv.gz", "b.xlsx"):
+        put(tmp_path / name, "x")
+        with pytest.raises(BadInput, match=f"{name} is compressed, or an Excel workbook"):
+            read_table(tmp_path)
+        (tmp_path / name).unlink()
+    (tmp_path / "more").mkdir()
+    put(tmp_path / "more" / "c.csv", good)
+    with pytest.raises(BadInput, match="more is a folder with tables of its own"):
+        read_table(tmp_path)
+    (tmp_path / "more" / "c.csv").rename(tmp_path / "more" / "c.jsonl")
+    put(tmp_path / "c.jsonl.gz", "x")
+    assert read_table(tmp_path, format="csv").num_rows == 1  # others are not meant
+    put(tmp_path / "c.md.gz", "x")
+    (tmp_path / "c.jsonl.gz").unlink()
+    (tmp_path / "more" / "c.jsonl").unlink()
+    assert read_table(tmp_path).num_rows == 1
+    (tmp_path / "b.csv").symlink_to("none.csv")
+    with pytest.raises(BadInput, match=r"b\.csv is no file that can be read: a link to nothing"):
+        read_table(tmp_path)
+
+
+def test_paths_that_the_system_refuses(tmp_path: Path) -> None:
+    (tmp_path / "l.csv").symlink_to("none.csv")
+    (tmp_path / "loop.csv").symlink_to("loop.csv")
+    for name, words in {
+        "l.csv": "is a link to a file that is not there",
+        "loop.csv": "loop.csv",
+        "n" * 300: "cannot be read",
+        "a\0b": "is no path",
+    }.items():
+        with pytest.raises(BadInput, match=words):
+            read_table(tmp_path / name)
+
+
+@pytest.mark.skipif(not hasattr(os, "seteuid"), reason="needs users")
+def test_a_file_that_may_not_be_read() -> None:
+    folder = Path(tempfile.mkdtemp())  # pytest's own is closed to other users
+    folder.chmod(0o755)
+    paths = [put(folder / name, "text,label\na,x\n") for name in ("t.csv", "t.parquet")]
+    closed = folder / "closed"
+    closed.mkdir()
+    for path in (*paths, closed):
+        path.chmod(0)
+    is_root = os.geteuid() == 0
+    try:
+        if is_root:
+            os.seteuid(65534)
+        for path in (*paths, closed, closed / "t.csv"):
+            with pytest.raises(BadInput, match="cannot be read"):
+                read_table(path)
+    finally:
+        if is_root:
+            os.seteuid(0)
+        closed.chmod(0o700)
+        shutil.rmtree(folder)
+
+
 def test_wrong_settings(tmp_path: Path) -> None:
     path = put(tmp_path / "t.csv", "a,b\n1,2\n")
     with pytest.raises(BadInput, match="did you mean tsv"):
         read_table(path, format="tvs")
     with pytest.raises(BadInput, match="the encoding 'latn'"):
         read_table(path, encoding="latn")
-    with pytest.raises(BadInput, match="line 2: byte 5 is not gb18030"):
+    with pytest.raises(BadInput, match="line 2, column 2: what is not gb18030"):
         read_table(put(tmp_path / "u.csv", b"a,b\n1\xff,2\n"), encoding="gb18030")
     with pytest.raises(BadInput, match="given as int"):
         read_table(5)

@@ -101,9 +101,9 @@ def test_a_small_table_is_read_as_ever() -> None:
 @pytest.mark.parametrize(
     ("name", "row", "value", "message"),
     [
-        ("text", 205, None, "'text' is missing in 1 row: 206"),
-        ("label", 260, None, "'label' is missing in 1 row: 261"),
-        ("label", 199, " ", "'label' is empty in 1 row: 200"),
+        ("text", 205, None, "'text' is missing in row 206"),
+        ("label", 260, None, "'label' is missing in row 261"),
+        ("label", 199, " ", "'label' is empty in row 200"),
     ],
 )
 def test_rows_that_cannot_be_used_are_named(name: str, row: int, value: object, message: str) -> None:

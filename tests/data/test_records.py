@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from snapfit.core.errors import BadInput
 from snapfit.core.labels import LabelSet
+from snapfit.data.json_cells import json_array
 from snapfit.data.records import Records, read_records
 
 TEXTS = st.lists(st.text(st.characters(codec="utf-8"), max_size=8), min_size=1, max_size=8).filter(any)
@@ -56,10 +57,19 @@ def test_text_of_any_arrow_type(kind: pa.DataType) -> None:
         (pa.array(["x", "y"]).dictionary_encode(), ["x", "y"]),
         ([["x", "y", "x"], []], [["x", "y"], []]),
         ([[1, 2], [3]], [["1", "2"], ["3"]]),
+        (pa.array([1.0, 2.0], pa.float16()), ["1", "2"]),
+        (json_array([1, "x", True, 2.5]), ["1", "x", "true", "2.5"]),
+        (json_array([[1, "x"], [], ["x", "x"]]), [["1", "x"], [], ["x"]]),
+        (json_array(["x", '["x"]', 1]), ["x", '["x"]', "1"]),
     ],
 )
 def test_labels_become_text(cells: Any, labels: Any) -> None:
     assert labels_of(cells) == labels
+
+
+def test_scores_of_several_kinds_are_numbers() -> None:
+    rows = pa.table({"text": ["a"] * 3, "score": json_array([1, "2.5", 10])})
+    assert list(read_records(rows).labels) == [1.0, 2.5, 10.0]
 
 
 def test_many_labels_in_a_cell() -> None:
@@ -96,27 +106,45 @@ def test_bare_texts_and_tuples() -> None:
 def test_labels_that_are_not_needed_are_not_looked_at() -> None:
     table = pa.table({"text": ["a", "b"], "label": [None, "x"]})
     assert read_records(table, labels_required=False).labels is None
-    with pytest.raises(BadInput, match="is missing in 1 row: 1"):
+    with pytest.raises(BadInput, match="is missing in row 1"):
         read_records(table, label="label", labels_required=False)
 
 
-ERRORS: list[tuple[dict[str, list[Any]], dict[str, Any], str]] = [
-    ({"text": ["a", None, None], "label": ["x"] * 3}, {}, "'text' is missing in 2 rows: 2, 3"),
-    ({"text": ["a"] * 3, "label": ["x", None, ""]}, {}, "'label' is missing in 1 row: 2"),
-    ({"text": ["a"] * 9, "label": [" "] * 8 + ["x"]}, {}, "is empty in 8 rows: 1, 2, 3, 4, 5, ..."),
-    ({"text": ["a"] * 2, "label": [0.0, float("nan")]}, {}, "'label' is missing in 1 row: 2"),
-    ({"text": ["a"] * 2, "score": [0.5, float("nan")]}, {}, "'score' is missing in 1 row: 2"),
-    ({"text": ["a"] * 2, "score": [0.5, float("inf")]}, {}, "no finite number in 1 row: 2"),
-    ({"text": ["a"] * 2, "score": ["1", "x"]}, {"task": "regression"}, "no finite number in 1 row: 2"),
+HOLED = pa.DictionaryArray.from_arrays(pa.array([0, 1]), pa.array(["a", None]))
+"""Its second value is null, though no place of it is."""
+ERRORS: list[tuple[dict[str, Any], dict[str, Any], str]] = [
+    ({"text": ["a", None, None], "label": ["x"] * 3}, {}, "'text' is missing in 2 rows: row 2, row 3"),
+    ({"text": ["a"] * 3, "label": ["x", None, ""]}, {}, "'label' is missing in row 2"),
+    ({"text": ["a"] * 9, "label": [" "] * 8 + ["x"]}, {}, "is empty in 8 rows: row 1, row 2, row 3, row 4, row 5, ..."),
+    ({"text": ["a"] * 2, "label": [0.0, float("nan")]}, {}, "'label' is missing in row 2"),
+    ({"text": ["a"] * 2, "score": [0.5, float("nan")]}, {}, "'score' is missing in row 2"),
+    ({"text": ["a"] * 2, "score": [0.5, float("inf")]}, {}, "no finite number in row 2"),
+    ({"text": ["a"] * 2, "score": ["1", "x"]}, {"task": "regression"}, "no finite number in row 2"),
     ({"text": ["a"] * 2, "label": [True, False]}, {"task": "regression"}, "no finite number in 2 rows"),
     ({"text": ["", ""], "label": ["x", "y"]}, {}, "every text in 'text' is empty"),
     ({"text": [1, 2], "label": ["x", "y"]}, {}, "'text' holds int64"),
-    ({"text": ["a"] * 2, "labels": [["x"], [None]]}, {}, "a label that is missing in 1 row: 2"),
-    ({"text": ["a"] * 2, "labels": [["x"], None]}, {}, "'labels' is missing in 1 row: 2"),
-    ({"text": ["a"] * 2, "labels": [["x"], [" "]]}, {}, "a label that is empty in 1 row: 2"),
-    ({"text": ["a"] * 2, "label": ["x;y", "x;"]}, {"delimiter": ";"}, "a label that is empty in 1 row: 2"),
-    ({"text": ["a"] * 2, "labels": ['["x"]', "[1.5]"]}, {}, "no list of labels in 1 row: 2"),
+    ({"text": ["a"] * 2, "labels": [["x"], [None]]}, {}, "a label that is missing in row 2"),
+    ({"text": ["a"] * 2, "labels": [["x"], None]}, {}, "'labels' is missing in row 2"),
+    ({"text": ["a"] * 2, "labels": [["x"], [" "]]}, {}, "a label that is empty in row 2"),
+    ({"text": ["a"] * 2, "label": ["x;y", "x;"]}, {"delimiter": ";"}, "a label that is empty in row 2"),
+    ({"text": ["a"] * 2, "labels": ['["x"]', "[1.5]"]}, {}, "no list of labels in row 2"),
     ({"text": ["a"] * 2, "label": [{"k": 1}, {"k": 2}]}, {}, "'label' holds struct"),
+]
+
+
+ERRORS += [
+    ({"text": json_array(["a", 5, ["b"]]), "label": ["x"] * 3}, {}, "'text' is a number, not a text, in 2 rows: row 2"),
+    ({"text": json_array(["a", None, 1]), "label": ["x"] * 3}, {}, "'text' is missing in row 2"),
+    ({"text": ["a"] * 2, "label": json_array(["x", {"a": 1}])}, {}, "'label' is an object in row 2"),
+    ({"text": ["a"] * 2, "label": json_array(["x", ["y"]])}, {}, "'label' is a list in row 2"),
+    ({"text": ["a"] * 2, "labels": json_array([["x"], [1, None]])}, {}, "no list of labels in row 2"),
+    ({"text": ["a"] * 2, "labels": json_array([["x"], [[1]]])}, {}, "no list of labels in row 2"),
+    ({"text": ["a"] * 2, "score": json_array([1, "x"])}, {"task": "regression"}, "no finite number in row 2"),
+    ({"text": ["a"] * 2, "label": [1.0, float("inf")]}, {"task": "single"}, "'label' is no finite number in row 2"),
+    ({"text": ["a"] * 2, "labels": [[1.0], [float("-inf")]]}, {}, "a label that is no finite number in row 2"),
+    ({"text": ["a"] * 2, "labels": [[1.0], [float("nan")]]}, {}, "a label that is missing in row 2"),
+    ({"text": HOLED, "label": ["x"] * 2}, {}, "'text' is missing in row 2"),
+    ({"text": ["a"] * 2, "label": HOLED}, {}, "'label' is missing in row 2"),
 ]
 
 
@@ -133,13 +161,13 @@ def test_a_text_may_be_empty_and_is_counted() -> None:
 
 def test_missing_texts_in_pandas() -> None:
     frame = pd.DataFrame({"text": ["a", None], "label": [1, 2]})
-    with pytest.raises(BadInput, match="the DataFrame given: 'text' is missing in 1 row: 2"):
+    with pytest.raises(BadInput, match="the DataFrame given: 'text' is missing in row 2"):
         read_records(frame)
 
 
 def test_bytes_that_are_not_utf8() -> None:
     bad = pa.array([b"a", b"\xff"]).view(pa.string())
-    with pytest.raises(BadInput, match="not UTF-8"):
+    with pytest.raises(BadInput, match="'text' in row 2 is not UTF-8"):
         read_records(pa.table({"text": bad, "label": ["x", "y"]}))
 
 

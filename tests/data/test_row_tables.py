@@ -9,6 +9,7 @@ import pytest
 
 from snapfit.core.errors import BadInput
 from snapfit.data.formats import read_table
+from snapfit.data.json_cells import JSON
 
 ROWS = [{"text": "a", "n": 1, "labels": ["x"]}, {"text": "b", "n": 2, "labels": []}]
 
@@ -45,13 +46,13 @@ def test_tuples_have_their_columns_by_number() -> None:
     assert read_table([("a", "b", 0.5)]).column_names == ["text", "pair", "label"]
 
 
-def test_missing_keys_are_null_and_mixed_columns_are_text() -> None:
+def test_missing_keys_are_null_and_mixed_columns_are_json() -> None:
     rows = [{"a": 1, "b": ["x", 2]}, {"a": "y"}, {"a": True, "b": []}, {"a": None, "b": None}]
-    assert read_table(rows).to_pydict() == {
-        "a": ["1", "y", "true", None],
-        "b": [["x", "2"], None, [], None],
-    }
+    table = read_table(rows)
+    assert table.schema.types == [JSON, JSON]
+    assert table.to_pydict() == {"a": ["1", '"y"', "true", None], "b": ['["x", 2]', None, "[]", None]}
     assert read_table([{"n": 2**70}]).to_pydict() == {"n": [str(2**70)]}
+    assert read_table([{"a": "x"}, {"a": float("nan")}]).to_pydict() == {"a": ["x", None]}
 
 
 def test_pandas_names_that_are_no_text() -> None:

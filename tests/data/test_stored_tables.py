@@ -10,7 +10,7 @@ import pyarrow.parquet
 import pytest
 
 from snapfit.core.errors import BadInput, WorkFailed
-from snapfit.data import stored_tables
+from snapfit.data import table_pieces
 from snapfit.data.formats import read_table
 from snapfit.data.table_pieces import file_pieces
 
@@ -49,7 +49,7 @@ FILES = {
 
 @pytest.fixture(autouse=True)
 def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stored_tables, "PIECE_BYTES", 200)
+    monkeypatch.setattr(table_pieces, "PIECE_BYTES", 200)
 
 
 def stored(path: Path, cache: Path, **options: Any) -> pa.Table:
@@ -103,11 +103,11 @@ def test_a_json_array_is_read_as_a_whole(tmp_path: Path) -> None:
     ("name", "content", "place"),
     [
         ("t.csv", csv_bytes() + b'"a","b","c"\n', "line 82 has 3"),
-        ("t.csv", csv_bytes() + b'"never closed\n', "line 82: a cell that begins"),
+        ("t.csv", csv_bytes() + b'"never closed\n', "line 82, column 1: a cell that begins"),
         ("t.tsv", tsv_bytes() + b"one\n", "line 62 has 1"),
-        ("t.tsv", tsv_bytes() + b"\xff\tx\n", "line 62: byte"),
-        ("t.tsv", tsv_bytes() + b"\0\tx\n", "line 62: a NUL byte"),
-        ("t.jsonl", lines_bytes(ROWS) + b"{oh}\n", "line 61: no JSON"),
+        ("t.tsv", tsv_bytes() + b"\xff\tx\n", "line 62, column 1: the byte 0xff"),
+        ("t.tsv", tsv_bytes() + b"\0\tx\n", "line 62, column 1: a NUL byte"),
+        ("t.jsonl", lines_bytes(ROWS) + b"{oh}\n", "line 61, column 2: no JSON"),
         ("t.csv", b"PK\x03\x04" + csv_bytes(), "a zip archive"),
         ("t.parquet", b"PAR1 and nothing more", "no Parquet file"),
         ("t.csv", b"\n" * 500, "is empty"),

@@ -17,8 +17,10 @@ from hypothesis import strategies as st
 
 from snapfit.core.decisions import Answers, DecisionRule, Scope
 from snapfit.core.errors import BadInput, WorkFailed
+from snapfit.core.places import Place
+from snapfit.data.json_cells import json_array
 from snapfit.runtime import tables
-from snapfit.runtime.tables import check_output, write_predictions
+from snapfit.runtime.tables import check_output, check_table, write_predictions
 from tiny_bundle import LABELS
 
 TEXTS = ["plain", 'a "quoted", one', "two\nlines", " 007 ", "中\r"]
@@ -248,3 +250,55 @@ def test_what_cannot_be_written(tmp_path: Path) -> None:
     with pytest.raises(WorkFailed, match="could not write"):
         write_predictions(source(), ANSWERS["single"], tmp_path / "file" / "out.csv", label_set=labels)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file"]
+
+
+def written(column: Any, suffix: str, folder: Path) -> bytes:
+    """A table of one column beside the texts, as it is written."""
+    table = pa.table({"text": TEXTS[:1] * len(column), "n": column})
+    scores = np.tile(SCORES["regression"][:1], (len(column), 1))
+    write_predictions(table, scores, folder / f"out.{suffix}", label_set=LABELS["regression"])
+    return (folder / f"out.{suffix}").read_bytes()
+
+
+def test_values_of_several_kinds_come_back(tmp_path: Path) -> None:
+    values = [1, "1", "two, words", None, {"a": [True, 2**70]}, [], 0.1]
+    lines = written(json_array(values), "jsonl", tmp_path).decode().splitlines()
+    assert repr([json.loads(line)["n"] for line in lines]) == repr(values)
+    with io.StringIO(written(json_array(values), "csv", tmp_path).decode(), newline="") as file:
+        cells = [row["n"] for row in csv.DictReader(file)]
+    assert cells == ["1", "1", "two, words", "", '{"a": [true, 1180591620717411303424]}', "[]", "0.1"]
+    written(json_array(values), "parquet", tmp_path)
+    back = pq.read_table(tmp_path / "out.parquet")["n"].to_pylist()
+    assert back == [None if value is None else json.dumps(value) for value in values]
+
+
+def test_times_that_python_has_no_type_for(tmp_path: Path) -> None:
+    columns = {
+        "1970-01-01T00:00:01.000000001": pa.array([10**9 + 1], pa.timestamp("ns")),
+        "00:00:00.000000005": pa.array([5], pa.time64("ns")),
+        "5": pa.array([5], pa.duration("ns")),
+        "2941775-04-07": pa.array([2**30], pa.int32()).cast(pa.date32()),
+        "1970-01-01T00:00:00.000000007+00:00": pa.array([7], pa.timestamp("ns", tz="Europe/Berlin")),
+    }
+    for text, column in columns.items():
+        assert json.loads(written(column, "jsonl", tmp_path))["n"] == text
+        assert written(column, "tsv", tmp_path).decode().splitlines()[1].split("\t")[1] == text
+    assert b"2941775-04-07" in written(columns["2941775-04-07"], "csv", tmp_path)
+
+
+def test_tsv_is_checked_before_any_work() -> None:
+    told: dict[str, Any] = {"label_set": LABELS["single"], "out": "out.tsv"}
+    good = pa.table({"text": ["a", "b"], "n": [1, 2], "j": json_array([["x\ny"], 1])})
+    check_table(good, **told)
+    place = Place.of("t.csv", first=10, locate=lambda rows: [f"line {row}" for row in rows])
+    for bad in (["a", "b\tc"], ["a", "\n"], [None, "\r"], pa.array(["a", "\n"]).dictionary_encode()):
+        table = pa.table({"text": bad})
+        with pytest.raises(BadInput, match=r"t\.csv: a tab or a line break in 'text', in line 11"):
+            check_table(table, where=place, **told)
+        check_table(table, **told | {"out": "out.csv"})
+    with pytest.raises(BadInput, match="in 'j', in row 2"):
+        check_table(pa.table({"j": json_array([1, "\t"])}), **told)
+    with pytest.raises(BadInput, match="a tab or a line break in a name"):
+        check_table(pa.table({"a\tb": ["x"]}), **told)
+    with pytest.raises(BadInput, match=r"t\.csv has a column 'predicted' already"):
+        check_table(pa.table({"predicted": ["x"]}), where=place, **told)

@@ -68,3 +68,10 @@ def test_its_example_runs(kind: str) -> None:
     with contextlib.redirect_stdout(io.StringIO()):
         exec(code, scope)
     assert scope["classifier"].task == "single"
+
+
+def test_labels_cannot_leave_their_place() -> None:
+    info = Bundle.open(toys.trained().result.bundle).info
+    names = ["a\n# title", "b`<script>`", "``", "\x1b[31m"]
+    card = model_card(dataclasses.replace(info, labels={**info.labels, "names": names}), reasons={})
+    assert "`a\\n# title`, `` b`<script>` ``, ``` `` ```, `\\x1b[31m`" in card

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from snapfit.checks.findings import Finding, Where
-from snapfit.ship.check_words import gigabytes, in_words, rows_told
+from snapfit.ship.check_words import gigabytes, in_words, length_rows, rows_told
 
 
 def test_rows_are_told_by_file_and_shortened() -> None:
@@ -28,3 +28,16 @@ def test_durations(seconds: float, words: str) -> None:
 @pytest.mark.parametrize(("n", "words"), [(5_000_000, "5 MB"), (1_500_000_000, "1.5 GB")])
 def test_sizes(n: int, words: str) -> None:
     assert gigabytes(n) == words
+
+
+def test_what_each_length_policy_does_is_told_where_a_text_is_too_long() -> None:
+    policies = {
+        "head": {"rows_cut": 3, "share_of_tokens_cut": 0.4, "sequences_per_row": 1.0, "tokens": 100},
+        "windows": {"rows_cut": 0, "share_of_tokens_cut": 0.0, "sequences_per_row": 1.5, "tokens": 150},
+    }
+    split = {"rows_too_long": 3, "rows_looked_at": 12, "limit": 16, "policy": "head", "policies": policies}
+    assert length_rows({"train": split, "test": {**split, "rows_too_long": 0}})[1:] == [
+        ("train", "head *", "16", "3 (25 %)", "40 %", "1.00"),
+        ("train", "windows", "16", "0 (0 %)", "0 %", "1.50"),
+    ]
+    assert length_rows({"test": {**split, "rows_too_long": 0}}) == []

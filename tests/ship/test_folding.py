@@ -498,13 +498,19 @@ def test_a_table_that_is_read_piece_by_piece(
 )
 def test_folds_are_all_trained_alike(done: Path, settings: dict[str, Any], words: str, accept: bool) -> None:
     error = refused(done, words, accept_changes=accept, **settings)
-    assert "whose folds are all to be trained alike" in error.found
+    assert "whose folds are all to be trained and measured alike" in error.found
 
 
 def test_another_table_is_refused(done: Path, tmp_path: Path) -> None:
     (done / "result.json").unlink()
     other = trained.write_csv(tmp_path / "other.csv", toys.single_rows(ROWS, seed=4))
     refused(done, "the SHA-256 of the texts and labels in the train table|SHA-256 of the texts in the train", other)
+
+
+def test_folds_are_all_measured_on_one_test_table(done: Path, tmp_path: Path) -> None:
+    (done / "result.json").unlink()
+    other = trained.write_csv(tmp_path / "other.csv", toys.single_rows(24, seed=8))
+    refused(done, "in the test table was", test=other)
 
 
 def test_a_single_run_does_not_become_one_of_folds(scene: Scene, tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from snapfit.core.errors import BadInput
-from snapfit.data.row_tables import json_lines_table, json_table
+from snapfit.data.json_tables import json_tables
 from snapfit.data.text_tables import text_tables
 
 
@@ -14,10 +14,11 @@ def refusal_of_lines(path: Path, kind: str, header: bytes, lines: list[bytes], f
     """
     try:
         if kind == "jsonl":
-            json_lines_table(b"".join(lines), str(path), first_line=first)
+            tables = json_tables(iter([(first, b"".join(lines))]), str(path))
         else:
-            for _ in text_tables([(1, header), (first, b"".join(lines))], str(path), kind):
-                """Whatever is wrong with the lines is raised here."""
+            tables = text_tables([(1, header), (first, b"".join(lines))], str(path), kind)
+        for _ in tables:
+            """Whatever is wrong with the lines is raised here."""
     except BadInput as error:
         return error
     return None
@@ -26,7 +27,8 @@ def refusal_of_lines(path: Path, kind: str, header: bytes, lines: list[bytes], f
 def refusal_of_item(path: Path, item: str) -> BadInput | None:
     """Why reading refuses an item of a JSON array, or None. item: its JSON."""
     try:
-        json_table(f"[{item}]".encode(), str(path))
+        for _ in json_tables(iter([(1, f"[{item}]".encode())]), str(path), at_once=True):
+            """Whatever is wrong with the item is raised here."""
     except BadInput as error:
         return error
     return None

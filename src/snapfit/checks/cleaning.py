@@ -124,7 +124,7 @@ def write_cleaned(
 ) -> Cleaned:
     """Write copies of all tables, and the log, into a new folder, which appears whole or not at all.
 
-    Raises BadInput for files whose rows are not whole lines, WorkFailed when it cannot be written.
+    Raises WorkFailed when it cannot be written.
     """
     names = _names(sources)
     counts: dict[str, dict[str, int]] = {name: {} for name in splits}

@@ -5,7 +5,6 @@ Records are those of Python's csv module in strict mode, as in `data.text_tables
 
 import csv
 from collections.abc import Iterable
-from io import StringIO
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -26,7 +25,7 @@ class Records:
     def __init__(self, lines: Iterable[str], kind: str, *, most_held: int = 2**62) -> None:
         self._delimiter = "," if kind == "csv" else "\t"
         self._kind = kind
-        self._source = (part for line in lines for part in _split(line))
+        self._source = iter(lines)
         self._most_held = most_held
         self._again: list[str] = []
         self._taken: list[str] = []
@@ -50,8 +49,7 @@ class Records:
         first: list[int] = []
         last: list[int] = []
         unreadable: list[Unreadable] = []
-        apart = True
-        n_columns, line, aligned = 0, 1, True
+        n_columns, line = 0, 1
         reader: Any = csv.reader(self, delimiter=self._delimiter, strict=True)
         while True:
             self._taken, self._held = [], 0
@@ -62,14 +60,14 @@ class Records:
                 break
             except csv.Error as error:
                 if not n_columns:
-                    refuse_header(path, *_quotes(error))
+                    refuse_header(path, line, *_quotes(error))
                 self._give_back(path, line)
                 reader = csv.reader(self, delimiter=self._delimiter, strict=True)
                 cells, problem = None, _quotes(error)
             else:
                 problem = _wrong_count(cells, n_columns)
-            end = line + sum(text.endswith("\n") for text in self._taken)
-            stop = max(line, end - 1 if self._taken[-1].endswith("\n") else end)
+            end = line + len(self._taken)
+            stop = end - 1
             noted = next((bad[i] for i in range(line, stop + 1) if i in bad), None) if bad else None
             if cells is None or (cells and n_columns and (problem or noted)):
                 unreadable.append(Unreadable(line, stop, *(noted or problem or ("", ""))))
@@ -79,11 +77,10 @@ class Records:
             elif cells:
                 n_columns = len(cells)
                 if noted:
-                    refuse_header(path, *noted)
-            apart &= aligned
-            line, aligned = end, self._taken[-1].endswith("\n")
+                    refuse_header(path, line, *noted)
+            line = end
         begin, stop_at = np.array(first, dtype=np.int64), np.array(last, dtype=np.int64)
-        return FileRows(path, self._kind, "line", begin, stop_at, unreadable, apart)
+        return FileRows(path, self._kind, "line", begin, stop_at, unreadable)
 
     def _give_back(self, path: Path, line: int) -> None:
         """Let all lines of a record but its first be read again."""
@@ -96,14 +93,9 @@ class Records:
             raise BadInput(found, "quotes that match", fix)
 
 
-def _split(line: str) -> Iterable[str]:
-    """A line at its carriage returns too, which end a line of CSV."""
-    return StringIO(line, newline="") if "\r" in line[:-2] else (line,)
-
-
-def refuse_header(path: Path, why: str, fix: str) -> NoReturn:
+def refuse_header(path: Path, line: int, why: str, fix: str) -> NoReturn:
     """Raise BadInput for a header that cannot be read."""
-    raise BadInput(f"{path}, line 1: {why}", "a header line that can be read", fix)
+    raise BadInput(f"{path}, line {line}: {why}", "a header line that can be read", fix)
 
 
 def _quotes(error: csv.Error) -> tuple[str, str]:

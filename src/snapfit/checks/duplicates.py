@@ -106,6 +106,7 @@ def _conflicts(
         where=rows_at(split, rows),
         examples=list(_groups_shown(split, groups, conflicts)),
         details={"texts": len(conflicts), "identical_texts": identical},
+        fix="" if split.name == "train" else f"correct the {stated}",
     )
 
 

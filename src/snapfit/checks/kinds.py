@@ -65,6 +65,12 @@ KINDS: dict[str, Kind] = {
         "correct the labels, or leave all of them out: --fix DIR --drop conflicting_labels",
         6,
     ),
+    "suspected_label": Kind(
+        "labels that a model disagrees with",
+        "wrong labels teach what is wrong, and make right answers count as errors",
+        "look at them, the likeliest first, and correct those that are wrong",
+        5,
+    ),
     "duplicate_text": Kind(
         "the same text again",
         "repeated rows count more than once, in training and in figures",
@@ -193,7 +199,8 @@ KINDS: dict[str, Kind] = {
     "truncated": Kind(
         "texts that are cut",
         "what lies behind the limit is not read",
-        "raise the limit where the encoder allows it: --set length.max_tokens=N",
+        "raise the limit where the encoder allows it: --set length.max_tokens=N; or read other parts of longer texts: "
+        "--set length.policy=head+tail, or windows",
         1,
     ),
     # ---------------------------------------------------------------- the answer in the text

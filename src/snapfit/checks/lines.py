@@ -20,16 +20,17 @@ from snapfit.checks.accepts import refusal_of_item, refusal_of_lines
 from snapfit.checks.csv_records import MOST_RECORD, Records, refuse_header
 from snapfit.checks.places import FileRows, Unreadable
 from snapfit.core.errors import BadInput
-from snapfit.data.text_tables import is_utf8_name
+from snapfit.data.text_files import is_utf8_name
 
 _PIECE_LINES = 4_096
+_QUOTED = ("csv", "tsv-quoted")
 _BOM = b"\xef\xbb\xbf"
 _ONE_BYTE_LINES = re.compile(
     r"ascii|utf-8|iso8859-.*|latin.*|cp(125\d|437|85\d|866|932|936|949|950)|gb.*|big5.*|euc_.*|"
     r"shift_jis.*|johab|koi8.*|mac.*|tis-620"
 )
 """Encodings in which the byte of a line feed is nothing else, so that lines can be told apart before decoding."""
-_PLACE = re.compile(r"^.*?\bline \d+\b[:,]?\s*|^.*?\bitem \d+\b[:,]?\s*", re.DOTALL)
+_PLACE = re.compile(r"^.*?\b(?:line|item) \d+\b(?:, column \d+)?[:,]?\s*", re.DOTALL)
 
 
 def rows_of_file(path: Path, kind: str, encoding: str) -> FileRows:
@@ -38,8 +39,8 @@ def rows_of_file(path: Path, kind: str, encoding: str) -> FileRows:
         return _counted(path, kind, "row", pq.ParquetFile(path).metadata.num_rows)
     if kind == "jsonl" and is_json_array(path, encoding):
         return _counted(path, kind, "item", len(array_items(_whole(path, encoding))))
-    lines = _lines(path, encoding)
-    if kind in ("csv", "tsv-quoted"):
+    lines = _lines(path, encoding, kind)
+    if kind in _QUOTED:
         records = Records((line.decode("utf-8") for line in lines), kind)
         return records.walk(path, {})
     numbers = _row_lines(lines, kind)
@@ -57,23 +58,25 @@ def sift_file(path: Path, kind: str, encoding: str) -> FileRows:
     bad: dict[int, tuple[str, str]] = {}
     if kind == "jsonl" and is_json_array(path, encoding):
         return _sift_items(path, encoding)
-    lines = readable_lines(path, encoding, bad)
-    if kind in ("csv", "tsv-quoted"):
+    lines = readable_lines(path, encoding, kind, bad)
+    if kind in _QUOTED:
         records = Records((line.decode("utf-8") for line in lines), kind, most_held=MOST_RECORD)
         return records.walk(path, bad)
     return _sift_lines(path, kind, lines, bad)
 
 
-def readable_lines(path: Path, encoding: str, bad: dict[int, tuple[str, str]]) -> Iterator[bytes]:
+def readable_lines(path: Path, encoding: str, kind: str, bad: dict[int, tuple[str, str]]) -> Iterator[bytes]:
     """The lines of a text file in UTF-8; what is not in its encoding is replaced, and noted in `bad` by line.
+
+    A carriage return alone ends a line of CSV too.
 
     Raises BadInput for encodings whose lines cannot be told apart before decoding, where something is wrong.
     """
     if not _ONE_BYTE_LINES.fullmatch(_codec(encoding)):
-        yield from _lines(path, encoding)
+        yield from _lines(path, encoding, kind)
         return
     with open(path, "rb") as file:
-        for number, raw in enumerate(file, 1):
+        for number, raw in enumerate(_at_returns(file, kind), 1):
             raw = raw.removeprefix(_BOM) if number == 1 and is_utf8_name(encoding) else raw
             try:
                 text = raw.decode("utf-8" if is_utf8_name(encoding) else encoding)
@@ -88,7 +91,7 @@ def readable_lines(path: Path, encoding: str, bad: dict[int, tuple[str, str]]) -
 
 def is_json_array(path: Path, encoding: str) -> bool:
     """Whether a file's first sign is that of a JSON array."""
-    for line in _lines(path, encoding):
+    for line in _lines(path, encoding, "jsonl"):
         if line.strip():
             return line.lstrip().startswith(b"[")
     return False
@@ -120,7 +123,8 @@ def rows_as_written(rows: FileRows, encoding: str, wanted: np.ndarray) -> list[s
         return [text[slice(*places[number - 1])] for number in wanted.tolist()]
     by_line = _ONE_BYTE_LINES.fullmatch(_codec(encoding)) is not None
     chosen, found = set(wanted.tolist()), []
-    for number, line in enumerate(_as_they_are(rows.path) if by_line else _lines(rows.path, encoding), 1):
+    lines = _as_they_are(rows.path, rows.kind) if by_line else _lines(rows.path, encoding, rows.kind)
+    for number, line in enumerate(lines, 1):
         if number in chosen:
             found.append(line.decode(encoding if by_line else "utf-8", errors="backslashreplace"))
     return found
@@ -129,8 +133,7 @@ def rows_as_written(rows: FileRows, encoding: str, wanted: np.ndarray) -> list[s
 def write_without(rows: FileRows, encoding: str, dropped: np.ndarray, target: Path, *, as_utf8: bool = False) -> None:
     """Write a copy of a text file without some rows and without what is unreadable; all else byte for byte.
 
-    dropped: bool [n]. as_utf8: write UTF-8, with what is not in the encoding replaced.
-    Raises BadInput where rows are not whole lines, and OSError.
+    dropped: bool [n]. as_utf8: write UTF-8, with what is not in the encoding replaced. Raises OSError.
     """
     if rows.word == "item":
         text = _whole(rows.path, encoding)
@@ -138,49 +141,55 @@ def write_without(rows: FileRows, encoding: str, dropped: np.ndarray, target: Pa
         kept = [text[a:b] for number, (a, b) in enumerate(array_items(text), 1) if number not in bad]
         target.write_bytes(("[\n" + ",\n".join(kept) + "\n]\n").encode("utf-8" if as_utf8 else encoding))
         return
-    if not rows.apart:
-        found = f"{rows.path} has lines that end in a carriage return alone"
-        raise BadInput(found, "line feeds as line ends", "save it with Unix or Windows line ends")
     spans = [*zip(rows.first[dropped].tolist(), rows.last[dropped].tolist(), strict=True)]
     spans += [(one.first, one.last) for one in rows.unreadable]
     left_out = {line for first, last in spans for line in range(first, last + 1)}
     with open(target, "wb") as file:
         if as_utf8 or _ONE_BYTE_LINES.fullmatch(_codec(encoding)):
-            lines = readable_lines(rows.path, encoding, {}) if as_utf8 else _as_they_are(rows.path)
+            raw = _as_they_are(rows.path, rows.kind)
+            lines = readable_lines(rows.path, encoding, rows.kind, {}) if as_utf8 else raw
             file.writelines(line for number, line in enumerate(lines, 1) if number not in left_out)
         else:
             encode = codecs.getincrementalencoder(encoding)().encode
-            lines = _lines(rows.path, encoding)
+            lines = _lines(rows.path, encoding, rows.kind)
             file.writelines(encode(line.decode()) for n, line in enumerate(lines, 1) if n not in left_out)
 
 
 # ---------------------------------------------------------------- lines
 
 
-def _lines(path: Path, encoding: str) -> Iterator[bytes]:
-    """The lines of a file in UTF-8, split at line feeds alone, without a byte order mark."""
+def _lines(path: Path, encoding: str, kind: str) -> Iterator[bytes]:
+    """The lines of a file in UTF-8, without a byte order mark."""
     if is_utf8_name(encoding):
-        with open(path, "rb") as file:
-            for number, line in enumerate(file):
-                yield line if number else line.removeprefix(_BOM)
+        for number, line in enumerate(_as_they_are(path, kind)):
+            yield line if number else line.removeprefix(_BOM)
         return
     with open(path, encoding=encoding, newline="\n") as file:
         try:
-            for number, text in enumerate(file):
-                yield (text if number else text.removeprefix("\ufeff")).encode("utf-8")
+            texts = (text if number else text.removeprefix("\ufeff") for number, text in enumerate(file))
+            yield from _at_returns((text.encode("utf-8") for text in texts), kind)
         except UnicodeError as error:
             fix = "give its real --encoding, such as utf-8"
             raise BadInput(f"{path}: what is not {encoding} ({error})", f"text in {encoding}", fix) from error
 
 
-def _as_they_are(path: Path) -> Iterator[bytes]:
+def _as_they_are(path: Path, kind: str) -> Iterator[bytes]:
     with open(path, "rb") as file:
-        yield from file
+        yield from _at_returns(file, kind)
+
+
+def _at_returns(lines: Iterable[bytes], kind: str) -> Iterator[bytes]:
+    """Lines that end in line feeds, split where a carriage return alone ends one, which it does in CSV."""
+    for line in lines:
+        if kind in _QUOTED and b"\r" in line:
+            yield from line.splitlines(keepends=True)
+        else:
+            yield line
 
 
 def _whole(path: Path, encoding: str) -> str:
     bad: dict[int, tuple[str, str]] = {}
-    content = b"".join(readable_lines(path, encoding, bad))
+    content = b"".join(readable_lines(path, encoding, "jsonl", bad))
     for line, (why, fix) in bad.items():
         raise BadInput(f"{path}, line {line}: {why}", "a JSON array that can be read as a whole", fix)
     return content.decode("utf-8")
@@ -207,23 +216,24 @@ def _counted(path: Path, kind: str, word: str, n: int) -> FileRows:
 
 def _row_lines(lines: Iterable[bytes], kind: str) -> np.ndarray:
     """Numbers of the lines that are rows, int64; blank ones are none, but in a TSV file of one column."""
-    numbers: list[int] = []
-    header: bytes | None = None if kind == "tsv" else b"\t"
-    for number, line in enumerate(lines, 1):
-        if header is None:
-            header = line
-        elif _is_row(line, header, kind):
-            numbers.append(number)
-    return np.array(numbers, dtype=np.int64)
+    numbered = enumerate(lines, 1)
+    _, header = _header(numbered) if kind == "tsv" else (0, b"")
+    return np.array([number for number, line in numbered if _is_row(line, header, kind)], dtype=np.int64)
+
+
+def _header(numbered: Iterator[tuple[int, bytes]]) -> tuple[int, bytes]:
+    """The first line of a TSV file with anything on it, and its number."""
+    return next((one for one in numbered if not _is_blank(one[1])), (0, b""))
 
 
 def _is_row(line: bytes, header: bytes, kind: str) -> bool:
     if kind == "jsonl":
-        return bool(line.strip())
-    cells = line.removesuffix(b"\n")
-    if header.endswith(b"\r\n"):
-        cells = cells.removesuffix(b"\r")
-    return bool(cells) or b"\t" not in header
+        return bool(line.removeprefix(_BOM).strip(b" \t\n\r"))
+    return b"\t" not in header or not _is_blank(line)
+
+
+def _is_blank(line: bytes) -> bool:
+    return line.removesuffix(b"\n") in (b"", b"\r")
 
 
 def _past_space(text: str, place: int) -> int:
@@ -236,14 +246,14 @@ def _past_space(text: str, place: int) -> int:
 
 
 def _sift_lines(path: Path, kind: str, lines: Iterator[bytes], bad: dict[int, tuple[str, str]]) -> FileRows:
-    header, number = b"", 1
-    if kind == "tsv":
-        header, number = next(lines, b""), 2
-        if bad:
-            refuse_header(path, *bad[1])
+    numbered = enumerate(lines, 1)
+    number, header = _header(numbered) if kind == "tsv" else (0, b"")
+    if number in bad:
+        refuse_header(path, number, *bad[number])
+    number += 1
     numbers: list[int] = []
     unreadable: list[Unreadable] = []
-    while piece := list(islice(lines, _PIECE_LINES)):
+    while piece := [line for _, line in islice(numbered, _PIECE_LINES)]:
         wrong = dict(_wrong_lines(piece, number, partial(refusal_of_lines, path, kind, header)))
         for i, line in enumerate(piece, number):
             if not _is_row(line, header, kind):

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
+from snapfit.core.places import Place
+
 
 @dataclass(frozen=True)
 class Unreadable:
@@ -22,7 +24,6 @@ class FileRows:
 
     first, last: int64 [n], the lines on which each begins and ends, from 1; of Parquet the row, of a JSON array the
     item. word: what they count, "line", "row" or "item". unreadable: what is none.
-    apart: whether every row is whole lines, so that a row can be left out of a copy.
     """
 
     path: Path
@@ -31,7 +32,6 @@ class FileRows:
     first: np.ndarray
     last: np.ndarray
     unreadable: list[Unreadable] = field(default_factory=list)
-    apart: bool = True
 
     def __len__(self) -> int:
         return len(self.first)
@@ -55,6 +55,14 @@ class Places:
                 return (one.path if one.path.name else None), one.word, int(one.first[number])
             number -= len(one)
         raise IndexError(row)
+
+    def named(self, table: str) -> Place:
+        """The table by that name, whose rows messages tell by their lines."""
+        return Place.of(table, locate=lambda rows: [self._name(row) for row in rows])
+
+    def _name(self, row: int) -> str:
+        path, word, number = self.of(row)
+        return f"{path.name} {word} {number:,}" if path is not None and len(self.files) > 1 else f"{word} {number:,}"
 
     def numbers(self, rows: np.ndarray) -> np.ndarray:
         """The line, item or row number of each of these rows in its file, int64."""

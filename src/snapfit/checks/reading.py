@@ -106,8 +106,9 @@ def read_split(name: str, source: object, asked: Source, folder: Path, columns: 
     Raises BadInput for what stops any checking: no table at all, no columns of texts, or hardly a row that can be read.
     """
     table, files = _read(source, asked, folder / name)
-    where = describe(source)
-    found, split = _columns(table, asked, columns), Places(files, np.arange(table.num_rows, dtype=np.int64))
+    split = Places(files, np.arange(table.num_rows, dtype=np.int64))
+    where = split.named(describe(source))
+    found = _columns(table, asked, columns, where)
     unusable = unusable_rows(table, found, asked.delimiter)
     kept = split.rows
     if unusable:
@@ -116,11 +117,12 @@ def read_split(name: str, source: object, asked: Source, folder: Path, columns: 
             records_of(table, found, delimiter=asked.delimiter, where=where)  # raises, and says why
         kept = np.setdiff1d(split.rows, bad)
         table = _only(table, kept, folder / f"{name}.arrow")
+    kept_places = Places(files, kept)
     return CheckedSplit(
         name=name,
         source=where,
-        records=_records(table, found, asked, where),
-        places=Places(files, kept),
+        records=_records(table, found, asked, kept_places.named(where)),
+        places=kept_places,
         unreadable=[(one, line) for one in files for line in one.unreadable],
         unusable={kind: Places(files, rows) for kind, rows in unusable.items()},
         table=table,
@@ -134,10 +136,16 @@ def _records(table: pa.Table, columns: Columns, asked: Source, where: str) -> Re
     return read(table, columns, delimiter=asked.delimiter, where=where)
 
 
-def _columns(table: pa.Table, asked: Source, known: Columns | None) -> Columns:
+def _columns(table: pa.Table, asked: Source, known: Columns | None, where: str) -> Columns:
     if known is None:
         return find_columns(
-            table, text=asked.text, pair=asked.pair, label=asked.label, task=asked.task, delimiter=asked.delimiter
+            table,
+            text=asked.text,
+            pair=asked.pair,
+            label=asked.label,
+            task=asked.task,
+            delimiter=asked.delimiter,
+            where=where,
         )
     label = known.label if known.label in table.column_names else None
     return find_columns(
@@ -148,6 +156,7 @@ def _columns(table: pa.Table, asked: Source, known: Columns | None) -> Columns:
         task=known.task,
         delimiter=asked.delimiter,
         labels_required=label is not None,
+        where=where,
     )
 
 
@@ -172,9 +181,12 @@ def _read(source: object, asked: Source, folder: Path) -> tuple[pa.Table, list[F
 
 def _sifted(kinds: dict[Path, str], encoding: str, error: BadInput) -> list[FileRows]:
     """The rows of files that are refused as they are. Raises that error where it is not about a few rows."""
-    files = [sift_file(path, kind, encoding) for path, kind in kinds.items()]
+    try:
+        files = [sift_file(path, kind, encoding) for path, kind in kinds.items()]
+    except (BadInput, OSError, pa.ArrowException):
+        raise error from None
     n_bad, n_good = sum(len(one.unreadable) for one in files), sum(map(len, files))
-    if n_bad == 0 or n_good == 0 or (n_bad > _NEVER_BAD and n_bad > n_good) or not all(one.apart for one in files):
+    if n_bad == 0 or n_good == 0 or (n_bad > _NEVER_BAD and n_bad > n_good):
         raise error
     return files
 

@@ -113,6 +113,7 @@ def text_findings(split: CheckedSplit, survey: TextSurvey) -> Iterator[Finding]:
             f"{quantity(n, 'row')} of {split.name} ({percent(n / len(split))}) {verb(n, word)} {rest}",
             where=rows_at(split, rows),
             examples=[_example(split, int(row), kind, survey) for row in rows[:EXAMPLES]],
+            fix="fill in or remove these rows" if kind == "empty_text" and split.name != "train" else "",
         )
 
 

@@ -17,6 +17,8 @@ from snapfit.checks.hints import sample_rows
 from snapfit.checks.reading import CheckedSplit
 from snapfit.checks.scripts import SCRIPTS
 from snapfit.core.errors import BadInput
+from snapfit.core.lengths import HEAD, LengthPolicy, Policy
+from snapfit.data.cutting import CutCount, count_cuts
 
 SAMPLE_ROWS = 20_000
 UNKNOWN_NOTE, UNKNOWN_WARNING = 0.001, 0.01
@@ -33,18 +35,25 @@ _CHUNK_ROWS = 1_024
 class TokenSurvey:
     """What an encoder's tokenizer makes of a split's texts.
 
-    rows: that were looked at, int64 ascending. lengths: tokens of each, special ones included, not cut, int64.
+    rows: that were looked at, int64 ascending. texts: tokens of each text of each, not cut and without special ones,
+    int64 [rows, 1 or 2]. lengths: tokens of each row, special ones included, int64.
     unknown: unknown tokens of each, int64. words: unknown words with how often they came up.
     tokens, characters: by script, of the rows that are written in it.
     """
 
     rows: np.ndarray
-    lengths: np.ndarray
+    texts: np.ndarray
     unknown: np.ndarray
     words: Counter[str] = field(default_factory=Counter)
     tokens: Counter[str] = field(default_factory=Counter)
     characters: Counter[str] = field(default_factory=Counter)
     n_special: int = 0
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """See the class."""
+        lengths: np.ndarray = self.texts.sum(axis=1) + self.n_special
+        return lengths
 
     @property
     def unknown_share(self) -> float:
@@ -61,11 +70,15 @@ class TokenSurvey:
             if n and n >= _SCRIPT_SHARE * total
         }
 
-    def to_dict(self, limit: int) -> dict[str, Any]:
-        """Plain values, for JSON. limit: tokens that a row is cut to."""
+    def cuts(self, limit: int, policy: LengthPolicy) -> dict[Policy, CutCount]:
+        """What each length policy does to the rows. limit: tokens of a row. policy: says what the policies go by."""
+        return count_cuts(list(self.texts.T), max_tokens=limit, n_special=self.n_special, policy=policy)
+
+    def to_dict(self, limit: int, policy: LengthPolicy = HEAD) -> dict[str, Any]:
+        """Plain values, for JSON. limit: tokens that a row is cut to. policy: the one that is to be trained with."""
         at = np.quantile(self.lengths, [0.0, 0.5, 0.95, 0.99, 1.0]).tolist()
-        cut = self.lengths > limit
-        lost = np.maximum(self.lengths - limit, 0).sum()
+        cuts, total = self.cuts(limit, policy), max(int(self.lengths.sum()), 1)
+        chosen = cuts[policy.policy]
         return {
             "rows_looked_at": len(self.rows),
             "unknown_share": round(self.unknown_share, 6),
@@ -75,9 +88,20 @@ class TokenSurvey:
                 "mean": round(float(self.lengths.mean()), 2),
             },
             "limit": limit,
-            "rows_cut": int(cut.sum()),
-            "share_cut": round(float(cut.mean()), 6),
-            "share_of_tokens_cut": round(float(lost / max(self.lengths.sum(), 1)), 6),
+            "rows_too_long": chosen.too_long,
+            "policy": policy.policy,
+            "rows_cut": chosen.cut,
+            "share_cut": round(chosen.cut / chosen.rows, 6),
+            "share_of_tokens_cut": round(chosen.unread / total, 6),
+            "policies": {
+                name: {
+                    "rows_cut": one.cut,
+                    "share_of_tokens_cut": round(one.unread / total, 6),
+                    "sequences_per_row": round(one.sequences / one.rows, 4),
+                    "tokens": one.tokens,
+                }
+                for name, one in cuts.items()
+            },
         }
 
 
@@ -94,8 +118,9 @@ def survey_tokens(split: CheckedSplit, tokenizer_json: bytes, scripts: np.ndarra
     tokenizer.no_padding()
     unknown = _unknown_id(tokenizer, tokenizer_json)
     rows = sample_rows(len(split), SAMPLE_ROWS)
-    survey = TokenSurvey(rows, np.zeros(len(rows), dtype=np.int64), np.zeros(len(rows), dtype=np.int64))
-    survey.n_special = tokenizer.num_special_tokens_to_add(split.records.pairs is not None)
+    are_pairs = split.records.pairs is not None
+    survey = TokenSurvey(rows, np.zeros((len(rows), 1 + are_pairs), np.int64), np.zeros(len(rows), np.int64))
+    survey.n_special = tokenizer.num_special_tokens_to_add(are_pairs)
     for start in range(0, len(rows), _CHUNK_ROWS):
         chosen = rows[start : start + _CHUNK_ROWS]
         records: Any = split.records.take(chosen)
@@ -108,18 +133,19 @@ def survey_tokens(split: CheckedSplit, tokenizer_json: bytes, scripts: np.ndarra
 
 
 def token_findings(
-    splits: Mapping[str, CheckedSplit], surveys: Mapping[str, TokenSurvey], limit: int
+    splits: Mapping[str, CheckedSplit], surveys: Mapping[str, TokenSurvey], limit: int, policy: LengthPolicy = HEAD
 ) -> Iterator[Finding]:
-    """Findings of what the encoder's tokenizer makes of the texts. limit: tokens that a row is cut to."""
+    """Findings of what the encoder's tokenizer makes of the texts. limit: tokens of a row. policy: for longer ones."""
     for name, survey in surveys.items():
         yield from _unknown(splits[name], survey)
         yield from _spelt_out(splits[name], survey)
-        yield from _cut(splits[name], survey, limit)
+        yield from _cut(splits[name], survey, limit, policy)
 
 
 def _count(survey: TokenSurvey, place: int, encoding: Any, texts: list[str], unknown: int | None, script: str) -> None:
     ids = encoding.ids
-    survey.lengths[place] = len(ids)
+    second = encoding.sequence_ids.count(1) if len(texts) > 1 else 0
+    survey.texts[place] = [len(ids) - survey.n_special - second, second][: len(texts)]
     survey.tokens[script] += len(ids) - survey.n_special
     survey.characters[script] += sum(map(len, texts))
     if unknown is None or unknown not in ids:
@@ -176,23 +202,33 @@ def _spelt_out(split: CheckedSplit, survey: TokenSurvey) -> Iterator[Finding]:
             yield Finding("many_tokens", "warning", split.name, n, total, text, unit="characters")
 
 
-def _cut(split: CheckedSplit, survey: TokenSurvey, limit: int) -> Iterator[Finding]:
-    cut = np.flatnonzero(survey.lengths > limit)
-    if not len(cut):
+def _cut(split: CheckedSplit, survey: TokenSurvey, limit: int, policy: LengthPolicy) -> Iterator[Finding]:
+    lengths = survey.lengths
+    too_long = np.flatnonzero(lengths > limit)
+    if not len(too_long):
         return
-    share = len(cut) / len(survey.rows)
-    longest = cut[np.argsort(-survey.lengths[cut], kind="stable")][:EXAMPLES]
-    lost = float((survey.lengths[cut] - limit).sum() / survey.lengths.sum())
-    notes = [f"{int(survey.lengths[i]):,} tokens" for i in longest]
-    where = f"{verb(len(cut), 'are')} cut at {limit} tokens; {percent(lost)} of all tokens are lost"
+    n, total = len(survey.rows), int(lengths.sum())
+    found = survey.cuts(limit, policy)
+    chosen, windows = found[policy.policy], found["windows"]
+    longest = too_long[np.argsort(-lengths[too_long], kind="stable")][:EXAMPLES]
+    rows = f"{quantity(len(too_long), 'row')} of {split.name} ({percent(len(too_long) / n)})"
+    times = f"{windows.tokens / found['head'].tokens:.1f} times the tokens"
+    left = f"{percent(windows.unread / total)} of all tokens, in {quantity(windows.cut, 'row')}"
+    if policy.windowed:
+        text = f"{rows} {verb(len(too_long), 'have')} more than {limit} tokens: windows leave out {left}, for {times}"
+    else:
+        text = (
+            f"{rows} {verb(len(too_long), 'are')} cut at {limit} tokens; {percent(chosen.unread / total)} of all "
+            f"tokens are lost (windows would lose {left}, for {times})"
+        )
     yield Finding(
         "truncated",
-        "warning" if share >= CUT_WARNING else "note",
+        "warning" if chosen.cut / n >= CUT_WARNING else "note",
         split.name,
-        len(cut),
-        len(survey.rows),
-        f"{quantity(len(cut), 'row')} of {split.name} ({percent(share)}) {where}",
-        where=rows_at(split, survey.rows[cut]),
-        examples=examples_of(split, survey.rows[longest], notes),
-        details={"limit": limit, "share_of_tokens": round(lost, 6)},
+        len(too_long),
+        n,
+        text,
+        where=rows_at(split, survey.rows[too_long]),
+        examples=examples_of(split, survey.rows[longest], [f"{int(lengths[i]):,} tokens" for i in longest]),
+        details={"limit": limit, "policy": policy.policy, "share_of_tokens": round(chosen.unread / total, 6)},
     )

@@ -26,7 +26,7 @@ from snapfit.cli.find_lr import find_lr
 from snapfit.cli.inspect import inspect
 from snapfit.cli.predict import predict
 from snapfit.cli.train import train
-from snapfit.core.errors import Interrupted, MissingExtra, SnapfitError
+from snapfit.core.errors import Interrupted, MissingExtra, SnapfitError, visible
 from snapfit.core.interrupts import StopRequest, exit_code
 from snapfit.core.process import settle_process
 from snapfit.version import __version__
@@ -137,7 +137,7 @@ def _in_words(error: OSError) -> str:
 
 
 def _fail(message: str, code: int) -> int:
-    print(f"error: {message}", file=sys.stderr)
+    print("\n".join(map(visible, f"error: {message}".split("\n"))), file=sys.stderr)
     return code
 
 

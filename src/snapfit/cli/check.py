@@ -47,6 +47,14 @@ DropOption = Annotated[
     typer.Option("--drop", metavar="KIND", help="With --fix, leave out too: conflicting_labels, near_leak."),
 ]
 HtmlOption = Annotated[Path | None, typer.Option("--html", metavar="FILE", help="Write the report as a page.")]
+WithModelOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--with-model",
+        metavar="RUN",
+        help="Rank labels that look wrong, by the run of train --folds; it is trained there where it is missing.",
+    ),
+]
 NearOption = Annotated[
     str, typer.Option(metavar="SHARE", help="What near-duplicates have in common, 0.8 to 1, or off.")
 ]
@@ -67,6 +75,7 @@ def check(
     html: HtmlOption = None,
     near: NearOption = "0.9",
     no_plan: NoPlanOption = False,
+    with_model: WithModelOption = None,
     recipe: RecipeOption = None,
     overrides: OverridesOption = None,
     text: TextOption = None,
@@ -104,6 +113,7 @@ def check(
             fix=fix,
             drop=drop or (),
             html=html,
+            with_model=with_model,
             recipe=settings,
             listener=console,
         )
@@ -125,7 +135,7 @@ def _similarity(near: str) -> float | None:
 
 def _show(console: Console, report: "CheckReport") -> None:
     """The report for a person: tables, findings, what was not looked at, the plan, what was written."""
-    from snapfit.ship.check_words import plan_rows
+    from snapfit.ship.check_words import length_rows, plan_rows
 
     console.note("data", report.columns)
     console.rows("tables", _tables(report))
@@ -134,6 +144,8 @@ def _show(console: Console, report: "CheckReport") -> None:
     counts = ", ".join(f"{count} {level}{'' if count == 1 else 's'}" for level, count in report.levels.items())
     for name, why in (report.skipped or {}).items():
         console.note("skipped", f"{name}: {why}")
+    if rows := length_rows(report.tokens or {}):
+        console.rows("lengths", [*aligned(rows, right=range(2, 6)), "* the policy of the recipe"])
     if report.plan is not None:
         console.rows("plan", aligned(plan_rows(report.plan)))
     console.result("found", counts)

@@ -3,16 +3,20 @@
 Elsewhere (a pipe, a file) plain lines are written, never a carriage return.
 """
 
+import codecs
+import io
 import json
 import os
+import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TextIO
+from typing import IO, Any, TextIO, cast
 
 from rich.console import Console as RichConsole
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from snapfit.cli.lines import clock, recipe_lines, verdict_lines
+from snapfit.core.errors import CONTROL, visible
 
 LEVELS = {"debug": 0, "info": 1, "warning": 2, "error": 3}
 _LEFT = 11  # width of the word that begins a line
@@ -93,6 +97,12 @@ class Console:
         self.close()
 
     def _write(self, word: str, text: str, style: str) -> None:
+        first, *more = map(visible, text.split("\n"))
+        self._write_line(word, first, style)
+        for line in more:
+            self._write_line("", line, style)
+
+    def _write_line(self, word: str, text: str, style: str) -> None:
         left = word.ljust(_LEFT)
         if self._rich is None:
             self._stream.write(f"{left}{text}".rstrip() + "\n")
@@ -338,9 +348,36 @@ _RENDERERS: dict[str, Callable[[Console, Mapping[str, Any]], None]] = {
 
 
 def write_json_line(value: Any) -> None:
-    """One JSON object as the last line on standard output."""
-    sys.stdout.write(json.dumps(value, ensure_ascii=False, allow_nan=False) + "\n")
+    """One JSON object as the last line on standard output; what a terminal would act on is in JSON's escapes."""
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False)
+    sys.stdout.write(CONTROL.sub(lambda match: f"\\u{ord(match[0]):04x}", text) + "\n")
     sys.stdout.flush()
+
+
+def answers_stream() -> IO[bytes]:
+    """Standard output for a table: as it is, but on a terminal with the control characters of its cells escaped."""
+    stream: IO[bytes] = sys.stdout.buffer
+    return cast(IO[bytes], _Escaping(stream)) if sys.stdout.isatty() else stream
+
+
+class _Escaping(io.RawIOBase):
+    """Passes UTF-8 on with control characters escaped, but for line feeds and tabs."""
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        super().__init__()
+        self._stream = stream
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        parts = re.split("([\t\n])", self._decoder.decode(bytes(data)))
+        self._stream.write("".join(one if one in ("\t", "\n") else visible(one) for one in parts).encode("utf-8"))
+        return len(data)
+
+    def flush(self) -> None:
+        self._stream.flush()
 
 
 def calm_libraries() -> None:

@@ -6,6 +6,8 @@ from typing import Any
 
 from rich.cells import cell_len
 
+from snapfit.core.errors import visible
+
 _LONGEST_TEXT = 60
 
 
@@ -106,10 +108,11 @@ def verdict_lines(verdict: Mapping[str, Any]) -> list[str]:
 def aligned(rows: Sequence[Sequence[str]], *, right: Sequence[int] = ()) -> list[str]:
     """Rows of cells as lines whose columns stand under one another, also where characters are wide.
 
-    right: the columns that are set to the right.
+    right: the columns that are set to the right. Control characters in cells are escaped.
     """
     if not rows:
         return []
+    rows = [[visible(cell) for cell in row] for row in rows]
     widths = [max(cell_len(row[i]) for row in rows) for i in range(len(rows[0]))]
     lines = []
     for row in rows:

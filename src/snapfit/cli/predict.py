@@ -6,18 +6,20 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from snapfit.cli.console import Console, calm_libraries, write_json_line
+from snapfit.cli.console import Console, answers_stream, calm_libraries, write_json_line
 from snapfit.core.errors import BadInput
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
     from snapfit.core.decisions import Answers
+    from snapfit.data.records import Records
     from snapfit.runtime.bundle import Bundle
 
 _STREAM = "-"
@@ -65,7 +67,11 @@ def predict(
     target = None if out in (None, _STREAM) else Path(str(out))
     _check_target(target, table, bundle, format=format, as_json=as_json)
     opened = Bundle.open(bundle)
-    columns, parts = _read(opened, table, text, (text_column, pair_column), encoding, table_format)
+    from snapfit.runtime.tables import check_table
+
+    labels: dict[str, Any] = {"label_set": opened.label_set, "refuses": opened.rule().refuses, "all_scores": all_scores}
+    check = partial(check_table, out=target or sys.stdout.buffer, format=format, **labels)
+    columns, parts = _read(opened, table, text, (text_column, pair_column), encoding, table_format, check)
     return _answer(opened, columns, parts, target, format=format, all_scores=all_scores, as_json=as_json)
 
 
@@ -81,12 +87,10 @@ def _answer(
 ) -> int:
     """Score the examples of each part and write its rows with the answers behind them, one part after another."""
     from snapfit.loading import load
-    from snapfit.runtime.tables import check_output
 
     refuses = bundle.rule().refuses
     labels: dict[str, Any] = {"label_set": bundle.label_set, "refuses": refuses, "all_scores": all_scores}
-    destination = target or sys.stdout.buffer
-    check_output(columns, destination, format=format, **labels)
+    destination = target or answers_stream()
     start = time.monotonic()
     predictor = load(bundle.folder, verify=False)
     summary = _Summary(bundle, keep_answers=as_json and target is None)
@@ -140,8 +144,12 @@ def _read(
     columns: tuple[str | None, str | None],
     encoding: str,
     format: str,
+    check: Callable[..., None],
 ) -> "tuple[list[str], Iterator[tuple[pa.Table, list[Any]]]]":
-    """The names of the columns, and part by part the rows to answer and their texts as the predictor takes them."""
+    """The names of the columns, and part by part the rows to answer and their texts as the predictor takes them.
+
+    check: raises BadInput for a table that answers cannot be written behind.
+    """
     from snapfit.runtime.evaluating import examples_of
     from snapfit.runtime.inputs import read_lines, text_parts, texts_table
 
@@ -149,12 +157,18 @@ def _read(
         found = "neither a table nor --text" if table is None else "both a table and --text"
         raise BadInput(found, "one of the two", "snapfit predict BUNDLE TABLE, or snapfit predict BUNDLE --text TEXT")
     if table is not None and table != _STREAM:
-        parts = text_parts(bundle.info, table, text=columns[0], pair=columns[1], encoding=encoding, format=format)
+
+        def check_part(part: "Records") -> None:
+            check(part.table, where=part.source)
+
+        named = {"text": columns[0], "pair": columns[1]}
+        parts = text_parts(bundle.info, table, encoding=encoding, format=format, check=check_part, **named)
         return parts.column_names, ((part.table, examples_of(part)) for part in parts)
     if texts:
         rows = texts_table(bundle.info, texts, place="--text")
     else:
         rows = texts_table(bundle.info, read_lines(sys.stdin.buffer, encoding=encoding), place="line")
+    check(rows)
     return rows.column_names, _slices(rows, pair=bundle.info.pair)
 
 

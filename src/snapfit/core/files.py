@@ -78,10 +78,14 @@ def write_text_atomic(path: str | Path, text: str) -> None:
 def write_json_atomic(path: str | Path, obj: Any) -> None:
     """Write `obj` as JSON: keys in the given order, indent 2, characters as they are, a newline at the end.
 
+    Text that is no Unicode, such as the names of files in another encoding, is written in JSON's escapes.
     Raises WorkFailed for NaN and infinities, which JSON does not have, and as `write_text_atomic` does.
     """
     try:
         text = json.dumps(obj, ensure_ascii=False, indent=2, allow_nan=False)
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        text = json.dumps(obj, indent=2, allow_nan=False)
     except ValueError as error:
         raise WorkFailed(f"could not write {path}: {error}") from error
     write_text_atomic(path, text + "\n")

@@ -16,7 +16,8 @@ from typing import Any, Literal, Protocol, get_args
 
 import numpy as np
 
-from snapfit.core.errors import BadInput, WorkFailed, nearest
+from snapfit.core.errors import BadInput, WorkFailed, listed, nearest, shown
+from snapfit.core.places import rows_at
 
 Task = Literal["single", "multi", "regression"]
 TASKS: tuple[Task, ...] = get_args(Task)
@@ -63,28 +64,28 @@ class LabelSet:
             raise BadInput(found, "a finite mean and a finite scale above 0", "fit the label set again")
 
     @classmethod
-    def fit(cls, task: Task, labels: Iterable[Any], *, name: str = "score") -> "LabelSet":
+    def fit(cls, task: Task, labels: Iterable[Any], *, name: str = "score", where: str = "") -> "LabelSet":
         """The label set of a training table.
 
         labels: single: str of each row; multi: a list of str of each row; regression: a number of each row.
         Lists, numpy arrays and Arrow arrays are taken. name: the column's name, kept for regression.
+        where: what the labels came from, named in errors.
         Labels that are all integers are sorted by value, others by code point; the order of rows is nothing
         to it. Raises BadInput when there are no rows, a label is not of its kind, or single has fewer than
         two labels.
         """
         if task == "regression":
-            values = _numbers(labels, where="")
+            values = _numbers(labels, where=where)
             if len(values) == 0:
-                raise BadInput("no rows", "at least one number to learn", "give a table with labelled rows")
+                raise _no_rows(where)
             scale = 0.0 if values.min() == values.max() else float(values.std())
             return cls(task, (name,), float(values.mean()), scale or 1.0)
-        rows = _rows(labels)
-        flat = rows if task == "single" else _flatten(rows, where="")[0]
-        _check_strings(rows, nested=task == "multi", where="")
-        return cls(task, tuple(_sorted_names(set(flat))))
+        return cls._of_names(task, _names(task, labels, where), where)
 
     @classmethod
-    def fit_parts(cls, task: Task, parts: Iterable[Iterable[Any]], *, name: str = "score") -> "LabelSet":
+    def fit_parts(
+        cls, task: Task, parts: Iterable[Iterable[Any]], *, name: str = "score", where: str = ""
+    ) -> "LabelSet":
         """As `fit`, from the labels of a large table part by part, of which only one is held at a time.
 
         A regression's mean and scale are joined in float64 and may differ from those of `fit` in the last digits.
@@ -92,10 +93,8 @@ class LabelSet:
         if task != "regression":
             names: set[Any] = set()
             for part in parts:
-                rows = _rows(part)
-                _check_strings(rows, nested=task == "multi", where="")
-                names.update(rows if task == "single" else _flatten(rows, where="")[0])
-            return cls(task, tuple(_sorted_names(names)))
+                names |= _names(task, part, "")
+            return cls._of_names(task, names, where)
         n, mean, squares, least, most = 0, 0.0, 0.0, np.inf, -np.inf
         for part in parts:
             values = _numbers(part, where="")
@@ -105,9 +104,16 @@ class LabelSet:
                 mean, n = mean + gap * len(values) / total, total
                 least, most = min(least, float(values.min())), max(most, float(values.max()))
         if n == 0:
-            raise BadInput("no rows", "at least one number to learn", "give a table with labelled rows")
+            raise _no_rows(where)
         scale = 0.0 if least == most else float(np.sqrt(squares / n))
         return cls(task, (name,), mean, scale or 1.0)
+
+    @classmethod
+    def _of_names(cls, task: Task, names: Iterable[str], where: str) -> "LabelSet":
+        try:
+            return cls(task, tuple(_sorted_names(names)))
+        except BadInput as error:
+            raise BadInput(f"{_place(where)}{error.found}", error.expected, error.fix) from None
 
     @property
     def n_outputs(self) -> int:
@@ -139,8 +145,7 @@ class LabelSet:
             columns = np.fromiter((index[label] for label in flat), dtype=np.int64, count=len(flat))
         except (KeyError, TypeError):
             _check_strings(rows, nested=self.task == "multi", where=where)
-            unknown = Counter(label for label in flat if label not in index)
-            raise _unknown(unknown, self.names, where) from None
+            raise _unknown(rows if lengths is not None else [[label] for label in rows], index, where) from None
         if lengths is None:
             return columns
         targets = np.zeros((len(rows), self.n_outputs), dtype=np.float32)
@@ -215,16 +220,28 @@ def _check_names(task: Task, names: tuple[str, ...]) -> None:
         return
     repeated = [name for name, count in Counter(names).items() if count > 1]
     if repeated:
-        raise BadInput(f"the label {repeated[0]!r} twice", "labels that differ", "remove the repeated label")
+        raise BadInput(f"the label {shown(repeated[0])} twice", "labels that differ", "remove the repeated label")
     if "" in names:
         raise BadInput("a label that is empty", "labels with a name", "fill in or remove the rows without a label")
     if task == "single" and len(names) < 2:
-        found = f"one label only, {names[0]!r}" if names else "no labels"
+        found = f"one label only, {shown(names[0])}" if names else "no labels"
         fix = "check that the label column is the right one (--label NAME), or add rows of another label"
         raise BadInput(found, "at least two different labels", fix)
     if not names:
         fix = "check that the label column is the right one (--label NAME)"
         raise BadInput("no labels in any row", "at least one label", fix)
+
+
+def _no_rows(where: str) -> BadInput:
+    return BadInput(f"{_place(where)}no rows", "at least one number to learn", "give a table with labelled rows")
+
+
+def _names(task: Task, labels: Iterable[Any], where: str) -> set[Any]:
+    """The different labels, all of them text."""
+    rows = _rows(labels)
+    flat = rows if task == "single" else _flatten(rows, where=where)[0]
+    _check_strings(rows, nested=task == "multi", where=where)
+    return set(flat)
 
 
 def _sorted_names(names: Iterable[str]) -> list[str]:
@@ -249,7 +266,7 @@ def _flatten(rows: list[Any], *, where: str) -> tuple[list[Any], np.ndarray]:
     """All labels one after another, and how many each row has (int64 [n])."""
     for i, row in enumerate(rows):
         if isinstance(row, str | bytes) or not isinstance(row, Iterable):
-            found = f"{_place(where)}row {i + 1} has the label {row!r}"
+            found = f"{_place(where)}{rows_at(where, [i])} has the label {shown(row)}"
             raise BadInput(found, "a list of labels in every row", "give --delimiter if a cell holds many labels")
     lists = [list(row) for row in rows]
     lengths = np.fromiter(map(len, lists), dtype=np.int64, count=len(lists))
@@ -260,20 +277,28 @@ def _check_strings(rows: list[Any], *, nested: bool, where: str) -> None:
     for i, row in enumerate(rows):
         for label in row if nested else (row,):
             if not isinstance(label, str):
-                found = f"{_place(where)}row {i + 1} has the label {label!r} ({type(label).__name__})"
+                found = f"{_place(where)}{rows_at(where, [i])} has the label {shown(label)} ({type(label).__name__})"
                 fix = "turn labels into text, and remove rows without a label"
                 raise BadInput(found, "labels that are text", fix)
 
 
-def _unknown(counts: Counter[str], names: tuple[str, ...], where: str) -> BadInput:
-    shown = ", ".join(f"{label!r} ({count} times)" for label, count in counts.most_common(_SHOWN))
-    more = f" and {len(counts) - _SHOWN} more" if len(counts) > _SHOWN else ""
-    known = ", ".join(repr(name) for name in names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")
-    likely = nearest(counts.most_common(1)[0][0], names)
-    hint = f"; did you mean {likely!r}?" if likely else ""
+def _unknown(rows: Iterable[Iterable[str]], known: Mapping[str, int], where: str) -> BadInput:
+    """The error for rows with labels that are not known."""
+    places: dict[str, list[int]] = {}
+    for i, labels in enumerate(rows):
+        for label in labels:
+            if label not in known:
+                places.setdefault(label, []).append(i)
+    often = sorted(places, key=lambda label: -len(places[label]))
+    told = ", ".join(f"{shown(label)} ({len(places[label])} times)" for label in often[:_SHOWN])
+    more = f" and {len(often) - _SHOWN} more" if len(often) > _SHOWN else ""
+    first = sorted({i for label in often for i in places[label]})
+    likely = nearest(often[0], known)
+    hint = f"; did you mean {shown(likely)}?" if likely else ""
     return BadInput(
-        f"{_place(where)}labels that are not among the {len(names)} known ones: {shown}{more}",
-        f"only labels of the training table: {known}",
+        f"{_place(where)}labels that are not among the {len(known)} known ones: {told}{more}, in "
+        f"{rows_at(where, first)}",
+        f"only labels of the training table: {listed(known, _SHOWN)}",
         f"correct or remove these rows, or add rows of these labels to the training table{hint}",
     )
 
@@ -291,8 +316,8 @@ def _numbers(labels: Iterable[Any], *, where: str) -> np.ndarray:
         raise BadInput(found, "one number a row", "pass a flat sequence of numbers")
     bad = np.flatnonzero(~(np.abs(values) <= _FLOAT32_MAX))
     if len(bad):
-        shown = ", ".join(f"{values[i]} in row {i + 1}" for i in bad[:_SHOWN])
-        found = f"{_place(where)}{len(bad)} labels that are not finite numbers: {shown}"
+        told = ", ".join(f"{values[i]} in {rows_at(where, [i])}" for i in bad[:_SHOWN])
+        found = f"{_place(where)}{len(bad)} labels that are not finite numbers: {told}"
         raise BadInput(found, "finite numbers that fit float32", "remove or correct these rows")
     return values
 

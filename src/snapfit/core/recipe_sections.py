@@ -96,6 +96,10 @@ class Section(BaseModel):
         return named_values(cls.model_fields[name].annotation)
 
 
+_NOTATIONS = {"idna", "punycode", "unicode-escape", "raw-unicode-escape", "undefined"}
+"""Codecs of Python that are ways to write text down in text, not encodings of files."""
+
+
 class DataSection(Section):
     """Where texts and labels are in a table, and how validation rows are split off."""
 
@@ -116,7 +120,8 @@ class DataSection(Section):
     @classmethod
     def _known_encoding(cls, value: str) -> str:
         try:
-            if not codecs.lookup(value)._is_text_encoding:
+            codec = codecs.lookup(value)
+            if not codec._is_text_encoding or codec.name in _NOTATIONS:
                 raise ValueError("no text encoding")
         except LookupError as error:
             raise ValueError("unknown") from error

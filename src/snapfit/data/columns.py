@@ -12,9 +12,11 @@ from typing import Any, cast
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from snapfit.core.errors import BadInput, nearest
+from snapfit.core.errors import BadInput, listed, nearest, shown
 from snapfit.core.labels import TASKS, Task
 from snapfit.core.maps import release_pages
+from snapfit.data.json_cells import is_json_type, json_text, json_values
+from snapfit.data.row_tables import separator_hint
 
 TEXTS = tuple(
     "text sentence content review query utterance comment message body title document question tweet "
@@ -42,6 +44,7 @@ LABEL_LISTS = tuple("labels tags categories topics".split())
 NUMBERS = tuple("score similarity rating value 分数".split())
 _IDENTIFIERS = {"id", "idx", "index", "guid", ""}
 _LIST_SIGNS = (",", ";", "|")
+_NO_HEADER = "a file without a header needs one as its first line, such as text and label"
 _CHUNK_ROWS = 65_536
 MIN_DISTINCT_NUMBERS = 20
 """A label column of numbers, some with fractions, is a regression when more than these are different."""
@@ -72,25 +75,39 @@ def find_columns(
     task: str = "auto",
     delimiter: str | None = None,
     labels_required: bool = True,
+    where: str = "",
 ) -> Columns:
     """The columns of a table; "auto" looks for the names that are usual, in any case.
 
     pair: None says that there is no second text. delimiter: what separates many labels in one cell; it makes
     the task multi. labels_required: without, labels are left alone unless `label` names their column.
+    where: what the table is called in errors.
     Raises BadInput for a name that is absent, for ambiguity, and for settings that exclude each other.
     """
+    try:
+        return _found(table, text, pair, label, task, delimiter, required=labels_required)
+    except BadInput as error:
+        raise BadInput(f"{where}: {error.found}" if where else error.found, error.expected, error.fix) from None
+
+
+def _found(
+    table: pa.Table, text: str, pair: str | None, label: str, task: str, delimiter: str | None, *, required: bool
+) -> Columns:
     if task not in ("auto", *TASKS):
         raise BadInput(f"the task {task!r}", f"auto, {', '.join(TASKS)}", "--task single")
     if delimiter == "":
         raise BadInput("an empty delimiter", "what separates labels, such as ','", "--delimiter ','")
     names = table.column_names
-    label_column = _label_column(names, label, [text, pair], required=labels_required)
+    label_column = _label_column(names, label, [text, pair], required=required)
     text_column, pair_column = _text_columns(table, text, pair, label_column)
     chosen: Task
     if label_column is None:
         chosen, why = ("single" if task == "auto" else cast(Task, task)), ""
     else:
-        chosen, why = _task(table.column(label_column), label_column, task, delimiter)
+        labels_there = table.column(label_column)
+        if is_json_type(labels_there.type):
+            labels_there = _different_values(labels_there)
+        chosen, why = _task(labels_there, label_column, task, delimiter)
     roles = [role for role in (text_column, pair_column, label_column) if role is not None]
     if len(set(roles)) < len(roles):
         found = f"one column in two roles: text {text_column!r}, pair {pair_column!r}, label {label_column!r}"
@@ -136,20 +153,30 @@ def _by_key(names: list[str]) -> dict[str, str]:
     """Columns by name in lower case with "_" between words; the first one wins."""
     keys: dict[str, str] = {}
     for name in names:
-        keys.setdefault(name.strip().casefold().replace("-", "_").replace(" ", "_"), name)
+        keys.setdefault(_key(name), name)
     return keys
+
+
+def _key(name: str) -> str:
+    return name.strip().casefold().replace("-", "_").replace(" ", "_")
 
 
 def _named(names: list[str], name: str, flag: str) -> str:
     if name in names:
         return name
-    meant = nearest(name, names)
-    fix = f"did you mean {flag} {meant!r}?" if meant else f"{flag} NAME, with one of the columns"
-    raise BadInput(f"no column {name!r}{_listing(names)}", "the name of a column", fix)
+    meant = _by_key(names).get(_key(name)) or nearest(name, names)
+    fix = f"did you mean {flag} {meant!r}?" if meant else f"{flag} NAME, with one of the columns; {_NO_HEADER}"
+    raise BadInput(f"no column {shown(name)}{_listing(names)}", "the name of a column", separator_hint(names) + fix)
 
 
 def _listing(names: list[str]) -> str:
-    return f"; the columns are {', '.join(repr(name) for name in names)}"
+    return f"; the columns are {listed(names)}"
+
+
+def _no_column(names: list[str], what: str, expected: str, flags: str) -> BadInput:
+    """The error for a table without a column that could be meant."""
+    fix = f"{flags}; {_NO_HEADER}"
+    return BadInput(f"no column of {what} was found{_listing(names)}", expected, separator_hint(names) + fix)
 
 
 def _label_column(names: list[str], label: str, texts: list[str | None], *, required: bool) -> str | None:
@@ -161,13 +188,12 @@ def _label_column(names: list[str], label: str, texts: list[str | None], *, requ
     for group in (LABELS[:1], LABELS + LABEL_LISTS, NUMBERS):
         found = [keys[key] for key in group if key in keys]
         if len(found) > 1:
-            several = f"several columns that could hold labels: {', '.join(repr(name) for name in found)}"
+            several = f"several columns that could hold labels: {listed(found)}"
             raise BadInput(several + _listing(names), "one of them", f"--label {found[0]}, or another")
         if found:
             return found[0]
-    fix = "--label NAME; a file without a header needs one as its first line, such as text and label"
     expected = f"a column named {', '.join(LABELS[:4])}, {LABEL_LISTS[0]} or {NUMBERS[0]}"
-    raise BadInput("no column of labels was found" + _listing(names), expected, fix)
+    raise _no_column(names, "labels", expected, "--label NAME")
 
 
 def _text_columns(table: pa.Table, text: str, pair: str | None, label: str | None) -> tuple[str, str | None]:
@@ -203,16 +229,15 @@ def _single_text(table: pa.Table, keys: dict[str, str], *, without: set[str | No
     if keys.get(TEXTS[0]) in usual[:1] or len(usual) == 1:
         return usual[0]
     if usual:
-        several = f"several columns that could hold texts: {', '.join(repr(name) for name in usual)}"
+        several = f"several columns that could hold texts: {listed(usual)}"
         raise BadInput(several + _listing(names), "one of them", f"--text {usual[0]}, or another")
     taken = {*_IDENTIFIERS, *LABELS, *LABEL_LISTS, *NUMBERS}
     rest = [name for key, name in keys.items() if key not in taken and name not in without]
     texts = [name for name in rest if is_text_type(table.schema.field(name).type)]
     if len(texts) == 1:
         return texts[0]
-    fix = "--text NAME (and --pair NAME); a file without a header needs one as its first line"
     expected = f"a column named {', '.join(TEXTS[:4])}, or a pair such as sentence1 and sentence2"
-    raise BadInput("no column of texts was found" + _listing(names), expected, fix)
+    raise _no_column(names, "texts", expected, "--text NAME (and --pair NAME)")
 
 
 # ---------------------------------------------------------------- the task
@@ -224,7 +249,8 @@ def _task(column: pa.ChunkedArray, name: str, task: str, delimiter: str | None) 
         if task in ("single", "regression") or delimiter is not None:
             given = f"the delimiter {delimiter!r}" if delimiter is not None else f"task {task}"
             found = f"{given} for {name!r}, whose cells are lists"
-            raise BadInput(found, "task multi without a delimiter for lists", "leave it out")
+            fix = "leave it out, or name a column of single labels with --label NAME"
+            raise BadInput(found, "task multi without a delimiter for lists", fix)
         return "multi", "its cells are lists"
     if delimiter is not None:
         if task in ("single", "regression"):
@@ -270,6 +296,20 @@ def _has_json_lists(column: pa.ChunkedArray) -> bool:
         if not pc.all(pc.and_(pc.starts_with(cells, "["), pc.ends_with(cells, "]"))).as_py():
             return False
     return True
+
+
+def _different_values(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """The different values of a column of type JSON: as lists where all are, else as texts."""
+    seen: dict[str, Any] = {}
+    for start in range(0, len(column), _CHUNK_ROWS):
+        for value in json_values(column.slice(start, _CHUNK_ROWS)):
+            if value is not None:
+                seen.setdefault(json_text(value), value)
+        release_pages()
+    if all(isinstance(value, list) for value in seen.values()):
+        lists = [[json_text(item) for item in value] for value in seen.values()]
+        return pa.chunked_array([pa.array(lists, pa.list_(pa.large_string()))])
+    return pa.chunked_array([pa.array(list(seen), pa.large_string())])
 
 
 def _text_chunks(column: pa.ChunkedArray) -> Iterator[pa.Array]:

@@ -9,13 +9,12 @@ named by its line, counted from 1 as editors count.
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.parquet
 
 from snapfit.core.errors import BadInput, nearest
-from snapfit.data.row_tables import check_names, is_python_table, json_table, python_table
-from snapfit.data.stored_tables import cannot_read, stored_table
-from snapfit.data.table_pieces import bad_parquet
-from snapfit.data.text_tables import text_tables, whole_text
+from snapfit.data.joined_tables import joined_table
+from snapfit.data.row_tables import check_names, is_python_table, python_table
+from snapfit.data.stored_tables import stored_table
+from snapfit.data.table_pieces import cannot_read
 
 SUFFIXES = {
     ".csv": "csv",
@@ -27,7 +26,13 @@ SUFFIXES = {
     ".pq": "parquet",
 }
 FORMATS = ("auto", "csv", "tsv", "tsv-quoted", "jsonl", "parquet")
-_COMPRESSED_SUFFIXES = {".gz", ".bz2", ".xz", ".zst", ".zip", ".xlsx", ".xls"}
+_SHEETS = {".xlsx", ".xls"}
+_COMPRESSED_SUFFIXES = {".gz", ".bz2", ".xz", ".zst", ".zip", *_SHEETS}
+_PACKED, _DEEPER = "is compressed, or an Excel workbook", "is a folder with tables of its own"
+_FIX_LEFT_OUT = {
+    _PACKED: "decompress it, or save the sheet as CSV UTF-8; or name one file",
+    _DEEPER: "move its tables up, or it away; or name one file",
+}
 STREAMED_BYTES = 2**26
 """Files beyond this size are not held in memory where there is a cache folder: they become a mapped table there."""
 
@@ -62,8 +67,8 @@ def read_table(
         if cache_dir is not None and sum(map(_size, files)) > most:
             table = stored_table(files, encoding=encoding, cache_dir=cache_dir)
             if table is not None:
-                return _checked(table, describe(source))
-        return _concatenated({path: _read_file(path, kind, encoding) for path, kind in files.items()})
+                return table
+        return joined_table(files, encoding)
     if not is_python_table(source):
         found = f"a table given as {type(source).__name__}"
         expected = "a path, a pandas, polars or Arrow table, or a list of dicts or tuples"
@@ -85,29 +90,68 @@ def describe(source: object) -> str:
 
 
 def table_files(path: Path, format: str = "auto") -> dict[Path, str]:
-    """The files of a source, in order, with the format of each. Raises BadInput where there are none."""
-    if path.is_dir():
-        return _folder_files(path, format)
-    if not path.exists():
-        near = nearest(path.name, (p.name for p in path.parent.iterdir())) if path.parent.is_dir() else None
-        fix = f"did you mean {path.parent / near}?" if near else "check the path"
-        raise BadInput(f"{path} does not exist", "a file or folder", fix)
+    """The files of a source, in order, with the format of each. Raises BadInput where there are none.
+
+    Of a folder every table in it is meant: one that could not be read as part of it is an error, not left out.
+    """
+    try:
+        if path.is_dir():
+            return _folder_files(path, format)
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        raise _absent(path) from None
+    except OSError as error:
+        raise cannot_read(path, error) from error
+    except ValueError as error:  # a NUL character
+        raise BadInput(f"{str(path)!r} is no path ({error})", "a file or folder", "check the path") from error
     return {path: _format_of(path, format)}
 
 
+def _absent(path: Path) -> BadInput:
+    if path.is_symlink():
+        return BadInput(f"{path} is a link to a file that is not there", "a file or folder", f"ls -l {path}")
+    near = nearest(path.name, (p.name for p in path.parent.iterdir())) if path.parent.is_dir() else None
+    fix = f"did you mean {path.parent / near}?" if near else "check the path"
+    return BadInput(f"{path} does not exist", "a file or folder", fix)
+
+
 def _folder_files(folder: Path, format: str) -> dict[Path, str]:
-    files = sorted(p for p in folder.iterdir() if p.is_file() and not p.name.startswith((".", "_")))
-    kinds = {p: SUFFIXES[p.suffix.lower()] for p in files if p.suffix.lower() in SUFFIXES}
-    if format != "auto":
-        wanted = format.removesuffix("-quoted")
+    inside = sorted(p for p in folder.iterdir() if not p.name.startswith((".", "_")))
+    kinds = {p: SUFFIXES[p.suffix.lower()] for p in inside if p.suffix.lower() in SUFFIXES}
+    wanted = None if format == "auto" else format.removesuffix("-quoted")
+    if wanted is not None:
         kinds = {p: kind for p, kind in kinds.items() if kind == wanted}
+    for p in kinds:
+        if not p.is_file():
+            found = f"{p} is no file that can be read: a link to nothing, a pipe or a folder"
+            raise BadInput(found, "files of one format in a folder", f"remove {p}, or name one file")
+    for p in inside:
+        if (what := _left_out(p, wanted)) is not None:
+            raise BadInput(f"{p} {what}", "all tables of a folder in it as they are", f"{_FIX_LEFT_OUT[what]}")
     if not kinds:
-        wanted = ", ".join(SUFFIXES) if format == "auto" else format
-        raise BadInput(f"{folder} has no tables in it", f"files of one format ({wanted})", "check the path")
+        expected = f"files of one format ({', '.join(SUFFIXES) if format == 'auto' else format})"
+        raise BadInput(f"{folder} has no tables in it", expected, "check the path")
     if len(set(kinds.values())) > 1:
         found = f"{folder} has tables of several formats: {', '.join(sorted(set(kinds.values())))}"
         raise BadInput(found, "files of one format", "name one file, or choose with --format")
     return {p: _format_of(p, format) for p in kinds}
+
+
+def _left_out(path: Path, wanted: str | None) -> str | None:
+    """Why a table in a folder could not be read as part of it; None for what is no table.
+
+    wanted: the format that is read, or any.
+    """
+    suffixes = [suffix.lower() for suffix in path.suffixes[-2:]]
+    packed = suffixes[-1:] and suffixes[-1] in _COMPRESSED_SUFFIXES
+    if packed and path.is_file():
+        kind = SUFFIXES.get(suffixes[0]) if len(suffixes) > 1 else None
+        is_sheet = suffixes[-1] in _SHEETS and wanted is None
+        return _PACKED if is_sheet or (kind is not None and wanted in (None, kind)) else None
+    if path.is_dir():
+        kinds = {SUFFIXES.get(p.suffix.lower()) for p in path.iterdir() if not p.name.startswith((".", "_"))} - {None}
+        return _DEEPER if kinds and (wanted is None or wanted in kinds) else None
+    return None
 
 
 def _size(path: Path) -> int:
@@ -115,21 +159,6 @@ def _size(path: Path) -> int:
         return path.stat().st_size
     except OSError:
         return 0  # whoever reads it says what is wrong
-
-
-def _concatenated(tables: dict[Path, pa.Table]) -> pa.Table:
-    first = next(iter(tables))
-    names = tables[first].column_names
-    for path, table in tables.items():
-        if set(table.column_names) != set(names):
-            found = f"{path} has the columns {_listed(table.column_names)}, and {first} {_listed(names)}"
-            raise BadInput(found, "the same columns in all files of a folder", "name one file")
-    try:
-        parts = [table.select(names) for table in tables.values()]
-        return pa.concat_tables(parts, promote_options="permissive")
-    except pa.ArrowException as error:
-        found = f"the files of {first.parent} do not fit together ({error})"
-        raise BadInput(found, "columns of the same type in all files", "name one file") from error
 
 
 def _format_of(path: Path, format: str) -> str:
@@ -145,26 +174,6 @@ def _format_of(path: Path, format: str) -> str:
     raise BadInput(f"{path}, whose suffix {suffix!r} names no format", expected, fix)
 
 
-def _read_file(path: Path, format: str, encoding: str) -> pa.Table:
-    where = str(path)
-    try:
-        if format == "parquet":
-            return _checked(_read_parquet(path), where)
-        data = whole_text(path.read_bytes(), where, encoding)
-    except OSError as error:
-        raise cannot_read(path, error) from error
-    if format == "jsonl":
-        return _checked(json_table(data, where), where)
-    return _checked(pa.concat_tables(text_tables([(1, data)], where, format)), where)
-
-
-def _read_parquet(path: Path) -> pa.Table:
-    try:
-        return pa.parquet.read_table(path, partitioning=None)
-    except pa.ArrowException as error:
-        raise bad_parquet(path, error) from error
-
-
 # ---------------------------------------------------------------- what every table must have
 
 
@@ -174,7 +183,3 @@ def _checked(table: pa.Table, where: str) -> pa.Table:
         found = f"{where} has {'a header' if table.num_columns else 'no columns'} and no rows"
         raise BadInput(found, "at least one row", "check the table")
     return table
-
-
-def _listed(names: list[str]) -> str:
-    return ", ".join(repr(name) for name in names)

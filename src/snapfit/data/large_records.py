@@ -16,10 +16,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from snapfit.core.maps import release_pages, touched
+from snapfit.core.places import Place
 from snapfit.data.batches import POOL_ROWS
 from snapfit.data.columns import Columns, find_columns
-from snapfit.data.formats import describe, read_table
-from snapfit.data.records import Place, Records, all_empty, are_empty, labels_of, records_of, texts_of
+from snapfit.data.formats import read_table
+from snapfit.data.records import Records, all_empty, are_empty, labels_of, records_of, texts_of
+from snapfit.data.table_places import place_of
 
 SLAB_ROWS = 65_536
 """Rows that are looked at together when a whole column is read."""
@@ -70,7 +72,7 @@ class LargeColumn:
         piece = self._column.slice(first, last - first + 1)
         if last - first + 1 > end - start:  # some rows in between are left out
             piece = piece.take(pa.array(self._table_rows(np.arange(start, end)) - first))
-        return self._convert(piece, Place.of(self._where, first))
+        return self._convert(piece, Place.of(self._where, first=first))
 
     def take(self, rows: np.ndarray) -> Any:
         """Values of the rows at these indices, in this order. rows: int [m], from 0 to n - 1."""
@@ -194,9 +196,9 @@ def read_for_training(
 
     cache_dir: where large files are kept as mapped tables (see `formats.read_table`). columns: text, pair, label, task.
     """
-    where = describe(source)
+    where = place_of(source, format=format, encoding=encoding)
     table = read_table(source, format=format, encoding=encoding, cache_dir=cache_dir)
-    found = find_columns(table, delimiter=delimiter, **columns)
+    found = find_columns(table, delimiter=delimiter, where=where, **columns)
     if table.num_rows <= large_rows:
         return records_of(table, found, delimiter=delimiter, where=where)
     return large_records_of(table, found, delimiter=delimiter, where=where, few_rows=large_rows)

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
@@ -10,26 +10,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from snapfit.core.errors import BadInput
+from snapfit.core.errors import BadInput, shown
+from snapfit.core.places import rows_at
 from snapfit.data.columns import Columns, find_columns, is_list_type, is_text_type, parse_number
-from snapfit.data.formats import describe, read_table
+from snapfit.data.formats import read_table
+from snapfit.data.json_cells import is_json_type, json_text, json_values, told
+from snapfit.data.table_places import place_of
 
 Labels: TypeAlias = list[str] | list[list[str]] | np.ndarray
-
-_SHOWN = 5
-
-
-class Place(str):
-    """What a table is called in messages; of a piece of a table also `first`, the number of its first row from 0."""
-
-    first = 0
-
-    @classmethod
-    def of(cls, name: str, first: int) -> "Place":
-        """The place of a piece that begins at row `first`."""
-        place = cls(name)
-        place.first = first
-        return place
 
 
 @dataclass(frozen=True)
@@ -116,10 +104,10 @@ def read_records(
 
     labels_required: without, labels are read only when `label` names their column; then also a list of str,
     or of (first, second) tuples, is a source. Labels that are numbers or booleans become text ("1", "true").
-    Raises BadInput, with row numbers counted from 1 after the header, for missing texts, labels that are
-    missing, empty or no numbers, and when every text is empty.
+    Raises BadInput, with the lines of rows where they have lines, for missing texts, labels that are missing, empty or
+    no numbers, and when every text is empty.
     """
-    where = describe(source)
+    where = place_of(source, format=format, encoding=encoding)
     table = read_table(source if labels_required else _bare_texts(source), format=format, encoding=encoding)
     columns = find_columns(
         table,
@@ -129,6 +117,7 @@ def read_records(
         task=task,
         delimiter=delimiter,
         labels_required=labels_required,
+        where=where,
     )
     return records_of(table, columns, delimiter=delimiter, where=where)
 
@@ -149,7 +138,7 @@ def records_of(table: pa.Table, columns: Columns, *, delimiter: str | None, wher
 
 def all_empty(where: str, columns: Columns) -> BadInput:
     """The error for a table without a text."""
-    found = f"{where}: every text in {columns.text!r} is empty"
+    found = f"{where}: every text in {shown(columns.text)} is empty"
     return BadInput(found, "texts to read", "name the column of the texts with --text NAME")
 
 
@@ -169,17 +158,25 @@ def _bare_texts(source: object) -> object:
 
 def texts_of(column: pa.ChunkedArray, name: str, flag: str, where: str) -> pa.LargeStringArray:
     """One large_string array without nulls. flag: what names the column. where: a Place for a piece of a table."""
+    if pa.types.is_dictionary(column.type):
+        column = column.cast(column.type.value_type)  # which may hold a null that no place of the column shows
     _refuse_missing(column, name, where, "a text, which may be empty")
+    if is_json_type(column.type):
+        return pa.array(_json_texts(column, name, flag, where), pa.large_string())
     if not is_text_type(column.type):
-        found = f"{where}: the column {name!r} holds {column.type}"
+        found = f"{where}: the column {shown(name)} holds {column.type}"
         raise BadInput(found, "text", f"turn it into text, or name another column with {flag} NAME")
-    array = _one_array(column.cast(pa.large_string()))
-    try:
-        array.validate(full=True)
-    except pa.ArrowInvalid as error:
-        found = f"{where}: the column {name!r} holds bytes that are not UTF-8 ({error})"
-        raise BadInput(found, "valid Unicode", "write the table again from its source") from error
-    return array
+    return _one_array(column.cast(pa.large_string()))
+
+
+def _json_texts(column: pa.ChunkedArray, name: str, flag: str, where: str) -> list[str]:
+    """The texts of a column whose values are of several kinds, if all of these are texts."""
+    values = json_values(column)
+    bad = [i for i, value in enumerate(values) if not isinstance(value, str)]
+    if bad:
+        fix = f"put quotes around it there, or name another column with {flag} NAME"
+        raise _bad_rows(where, name, f"is {told(values[bad[0]])}, not a text,", bad, "text in every row", fix=fix)
+    return values
 
 
 def _one_array(column: pa.ChunkedArray) -> pa.Array:
@@ -200,6 +197,8 @@ def are_empty(texts: pa.Array, pairs: pa.Array | None) -> pa.Array:
 def labels_of(column: pa.ChunkedArray, columns: Columns, delimiter: str | None, where: str) -> Labels:
     """The labels of a column, checked. where: a Place for a piece of a table."""
     name = str(columns.label)
+    if pa.types.is_dictionary(column.type):
+        column = column.cast(column.type.value_type)  # which may hold a null that no place of the column shows
     if columns.task == "regression":
         return _numbers(column, name, where)
     expected = "a label in every row" if columns.task == "single" else "labels; where there are none, an empty list"
@@ -218,17 +217,29 @@ def _as_text(column: pa.ChunkedArray, name: str, where: str) -> pa.Array:
     """Labels as large_string; whole numbers that are kept as floating point lose their ".0"."""
     values = _one_array(column)
     kind = values.type
-    if pa.types.is_dictionary(kind):
-        values = values.cast(kind.value_type)
+    if is_json_type(kind):
+        return pa.array(_json_labels(json_values(values), name, where), pa.large_string())
     if pa.types.is_floating(kind):
+        values = values.cast(pa.float64())
+        infinite = np.flatnonzero(~np.isfinite(values.to_numpy(zero_copy_only=False)))
+        if len(infinite):
+            raise _bad_rows(where, name, "is no finite number", infinite, "labels that are text or finite numbers")
         whole = bool(pc.all(pc.equal(pc.floor(values), values)).as_py())
-        numbers = values.to_pylist()
-        return pa.array([str(int(v)) if whole else repr(v) for v in numbers], pa.large_string())
+        return pa.array([str(int(v)) if whole else repr(v) for v in values.to_pylist()], pa.large_string())
     try:
         return values.cast(pa.large_string())
     except pa.ArrowException as error:
-        found = f"{where}: the column {name!r} holds {kind}"
+        found = f"{where}: the column {shown(name)} holds {kind}"
         raise BadInput(found, "labels that are text, numbers or lists of these", "--label NAME") from error
+
+
+def _json_labels(values: list[Any], name: str, where: str) -> list[str]:
+    """Labels of values of several kinds: texts as they are, numbers and truth values as JSON."""
+    bad = [i for i, value in enumerate(values) if isinstance(value, dict | list)]
+    if bad:
+        expected = "labels that are text, numbers or truth values, or a list of these in every row"
+        raise _bad_rows(where, name, f"is {told(values[bad[0]])}", bad, expected)
+    return [json_text(value) for value in values]
 
 
 def _label_lists(column: pa.ChunkedArray, name: str, delimiter: str | None, where: str) -> list[list[str]]:
@@ -238,6 +249,8 @@ def _label_lists(column: pa.ChunkedArray, name: str, delimiter: str | None, wher
     elif delimiter is not None:
         cells = _as_text(column, name, where).to_pylist()
         rows = [[label.strip() for label in cell.split(delimiter)] if cell.strip() else [] for cell in cells]
+    elif is_json_type(column.type):
+        rows = _lists_of_json(json_values(column), name, where)
     else:
         rows = _json_lists(_as_text(column, name, where).to_pylist(), name, where)
     bad = [i for i, row in enumerate(rows) if any(not label.strip() for label in row)]
@@ -248,13 +261,33 @@ def _label_lists(column: pa.ChunkedArray, name: str, delimiter: str | None, wher
 
 def _listed_labels(lists: pa.Array, name: str, where: str) -> list[list[str]]:
     flat = lists.flatten()
-    if flat.null_count:
-        bad = [i for i, row in enumerate(lists.to_pylist()) if None in row]
-        raise _bad_rows(where, name, "has a label that is missing", bad, "labels with a name")
+    if flat.null_count or pa.types.is_floating(flat.type):
+        bad = _rows_with(lists, lambda item: item is None or item != item)
+        if bad:
+            raise _bad_rows(where, name, "has a label that is missing", bad, "labels with a name")
+        bad = _rows_with(lists, lambda item: item in (np.inf, -np.inf))
+        if bad:
+            raise _bad_rows(where, name, "has a label that is no finite number", bad, "text, or finite numbers")
     texts = _as_text(pa.chunked_array([flat]), name, where).to_pylist()
     ends = np.cumsum(pc.list_value_length(lists).to_numpy(zero_copy_only=False))
     starts = np.concatenate(([0], ends[:-1]))
     return [texts[start:end] for start, end in zip(starts.tolist(), ends.tolist(), strict=True)]
+
+
+def _rows_with(lists: pa.Array, is_bad: Callable[[Any], bool]) -> list[int]:
+    return [i for i, row in enumerate(lists.to_pylist()) if any(map(is_bad, row))]
+
+
+def _lists_of_json(values: list[Any], name: str, where: str) -> list[list[str]]:
+    """Labels of lists whose values are of several kinds: texts as they are, numbers and truth values as JSON."""
+    bad = [
+        i
+        for i, value in enumerate(values)
+        if not isinstance(value, list) or any(item is None or isinstance(item, dict | list) for item in value)
+    ]
+    if bad:
+        raise _bad_rows(where, name, "is no list of labels", bad, "a list of texts or numbers in every row")
+    return [[json_text(item) for item in value] for value in values]
 
 
 def _json_lists(cells: list[str], name: str, where: str) -> list[list[str]]:
@@ -277,11 +310,12 @@ def _numbers(column: pa.ChunkedArray, name: str, where: str) -> np.ndarray:
     _refuse_missing(column, name, where, "a number in every row")
     values: np.ndarray
     try:
-        if pa.types.is_boolean(column.type):
-            raise pa.ArrowInvalid("booleans are no numbers")
+        if pa.types.is_boolean(column.type) or is_json_type(column.type):
+            raise pa.ArrowInvalid("not all of it is numbers")
         values = column.cast(pa.float64()).to_numpy()
     except pa.ArrowException:  # spaces around a number, or what is none
-        numbers = [parse_number(value) for value in column.to_pylist()]
+        cells = json_values(column) if is_json_type(column.type) else column.to_pylist()
+        numbers = [parse_number(value) for value in cells]
         values = np.array([np.nan if number is None else number for number in numbers], dtype=np.float64)
     bad = np.flatnonzero(~np.isfinite(values))
     if len(bad):
@@ -309,10 +343,5 @@ def _bad_rows(
     *,
     fix: str = "fill in or remove these rows",
 ) -> BadInput:
-    first = where.first if isinstance(where, Place) else 0
-    numbers = [first + int(row) + 1 for row in rows]
-    shown = ", ".join(str(number) for number in numbers[:_SHOWN])
-    more = ", ..." if len(numbers) > _SHOWN else ""
-    count = "1 row" if len(numbers) == 1 else f"{len(numbers):,} rows"
-    found = f"{where}: {name!r} {what} in {count}: {shown}{more} (counted from 1 after the header)"
+    found = f"{where}: {shown(name)} {what} in {rows_at(where, rows)}"
     return BadInput(found, expected, fix)

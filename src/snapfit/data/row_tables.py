@@ -1,17 +1,17 @@
-"""Tables from rows and from other libraries: JSON lines, lists of dicts or tuples, pandas, polars, Arrow."""
+"""Tables from rows and from other libraries: lists of dicts or tuples, pandas, polars, Arrow."""
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any, NoReturn
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import pyarrow as pa
 
-from snapfit.core.errors import BadInput
+from snapfit.core.errors import BadInput, shown
+from snapfit.data.json_cells import is_json_kinds, json_array
 
 _TUPLE_NAMES = {2: ("text", "label"), 3: ("text", "pair", "label")}
-_FIX_JSON = 'write one object a line, such as {"text": "...", "label": "..."}'
-_ARROW_ERRORS = (pa.ArrowException, TypeError, ValueError, OverflowError)
+_ARROW_ERRORS = (pa.ArrowException, TypeError, ValueError, OverflowError, RecursionError)
 
 
 def is_python_table(source: object) -> bool:
@@ -28,7 +28,7 @@ def python_table(source: Any) -> pa.Table:
     Raises BadInput for rows that differ in kind, and for columns that Arrow cannot hold.
     """
     if isinstance(source, pa.Table):
-        return source
+        return checked_text(source, "the Table given")
     if isinstance(source, list | tuple):
         return _list_table(source)
     try:
@@ -42,138 +42,105 @@ def python_table(source: Any) -> pa.Table:
         raise BadInput(found, "one type of value in a column", "turn the column into text") from error
 
 
-def json_table(data: bytes, where: str) -> pa.Table:
-    """The table of JSON lines, or of one JSON array of objects. data: UTF-8 without NUL bytes.
-
-    A missing key is null. A column whose values are of several kinds becomes text: strings as they are, the
-    rest as JSON. Raises BadInput naming the line that is no object or names a key twice.
-    """
-    if data.lstrip().startswith(b"["):
-        rows = _parsed(data, where)
-        return dict_table(rows, lambda i: f"{where}, item {i + 1}")
-    return json_lines_table(data, where)
-
-
-def json_lines_table(
-    data: bytes, where: str, *, first_line: int = 1, as_text: frozenset[str] = frozenset()
-) -> pa.Table:
-    """As `json_table`, of lines only. first_line: the number of the first one. as_text: columns that become text."""
-    lines: list[int] = []
-    rows = []
-    for number, line in enumerate(data.split(b"\n"), first_line):
-        if line.strip():
-            rows.append(_parsed(line, f"{where}, line {number}"))
-            lines.append(number)
-    return dict_table(rows, lambda i: f"{where}, line {lines[i]}", as_text=as_text)
-
-
 def check_names(names: Sequence[str], where: str) -> None:
     """Raise BadInput when two columns have the same name."""
     repeated = [(name, count) for name, count in Counter(names).items() if count > 1]
     if repeated:
-        found = f"{where} has {repeated[0][1]} columns named {repeated[0][0]!r}"
+        found = f"{where} has {repeated[0][1]} columns named {shown(repeated[0][0])}"
         fix = "rename one of them; a file without a header needs one, such as text and label"
         raise BadInput(found, "columns with names that differ", fix)
 
 
-def dict_table(rows: Sequence[Any], place: Callable[[int], str], *, as_text: frozenset[str] = frozenset()) -> pa.Table:
-    """The table of rows that are dicts with str keys. place(i): where row i (from 0) is, for errors.
+def separator_hint(names: Sequence[str]) -> str:
+    """What is likely the matter with a table of one column whose name holds what separates columns elsewhere."""
+    sign = next((sign for sign in "\t;|," if sign in names[0]), None) if len(names) == 1 else None
+    if sign is None:
+        return ""
+    what = {"\t": "a tab: --format tsv", ",": "',': --format csv"}.get(sign, f"{sign!r}: save it with commas, as CSV")
+    return f"the one column has in its name what may separate columns, {what}. Or "
 
-    as_text: columns whose values become text, as they do in every column that holds several kinds.
+
+def checked_text(table: Any, where: str, *, first: int = 0) -> Any:
+    """The same table or batch; BadInput where a text is not UTF-8, which Arrow takes as it comes.
+
+    first: the number of its first row in the whole table.
     """
-    names: dict[str, None] = {}
-    for i, row in enumerate(rows):
-        if not isinstance(row, dict):
-            raise BadInput(f"{place(i)}: {_shown(row)}", "an object with names and values", _FIX_JSON)
-        names.update(dict.fromkeys(row))
-    for name in names:
-        if not isinstance(name, str):
-            raise BadInput(f"a column named {name!r}", "names that are text", "turn the keys into text")
-    columns = {
-        name: (_as_text if name in as_text else _column)([row.get(name) for row in rows], name, place) for name in names
-    }
-    return pa.table(columns)
+    try:
+        table.validate(full=True)
+    except pa.ArrowInvalid as error:
+        for name, column in zip(table.schema.names, table.columns, strict=True):
+            if (row := _first_invalid(column)) is not None:
+                found = f"{where}: {shown(name)} in row {first + row + 1:,} is not UTF-8, or not valid otherwise"
+                raise BadInput(found, "valid Unicode", "write the table again from its source") from error
+        raise
+    return table
+
+
+def _first_invalid(column: Any) -> int | None:
+    """The first row of a column that is not valid."""
+    good, bad = 0, len(column) + 1  # rows from the start that are valid, and as many that are not
+    while good + 1 < bad:
+        middle = (good + bad) // 2
+        try:
+            column.slice(0, middle).validate(full=True)
+            good = middle
+        except pa.ArrowInvalid:
+            bad = middle
+    return good if good < len(column) else None
+
+
+def dict_table(
+    rows: Sequence[Mapping[str, Any]], *, as_json: frozenset[str] = frozenset(), where: str = "the list given"
+) -> pa.Table:
+    """The table of rows that are dicts with str keys; a missing key is null.
+
+    Values are kept as they are: a column that no type of Arrow holds without changing them is of type JSON (see
+    json_cells.py), and so are those named in `as_json`.
+    """
+    names = dict.fromkeys(name for row in rows for name in row)
+    return pa.table({name: _column([row.get(name) for row in rows], name, where, name in as_json) for name in names})
 
 
 def _list_table(rows: Sequence[Any]) -> pa.Table:
     if not rows or isinstance(rows[0], dict):
-        return dict_table(rows, lambda i: f"item {i}")
+        for i, row in enumerate(rows):
+            if not isinstance(row, dict):
+                found = f"item {i}: {shown(row)} ({type(row).__name__})"
+                raise BadInput(found, "a dict, as item 0", "correct the item")
+            for name in row:
+                if not isinstance(name, str):
+                    raise BadInput(f"a column named {name!r}", "names that are text", "turn the keys into text")
+        return dict_table(rows)
     width = len(rows[0]) if isinstance(rows[0], tuple | list) else 0
     if width not in _TUPLE_NAMES:
-        found = f"a list that begins with {_shown(rows[0])}"
+        found = f"a list that begins with {shown(rows[0])} ({type(rows[0]).__name__})"
         expected = "dicts, or tuples (text, label) or (text, second text, label)"
         raise BadInput(found, expected, "pass one of these, or a data frame with named columns")
     for i, row in enumerate(rows):
         if not isinstance(row, tuple | list) or len(row) != width:
-            raise BadInput(f"item {i} is {_shown(row)}", f"a tuple of {width}, as item 0", "correct the item")
-    columns = zip(*rows, strict=True)
-    return pa.table(
-        {
-            name: _column(list(column), name, lambda i: f"item {i}")
-            for name, column in zip(_TUPLE_NAMES[width], columns, strict=True)
-        }
-    )
+            found = f"item {i} is {shown(row)} ({type(row).__name__})"
+            raise BadInput(found, f"a tuple of {width}, as item 0", "correct the item")
+    return dict_table([dict(zip(_TUPLE_NAMES[width], row, strict=True)) for row in rows])
 
 
-def _column(values: list[Any], name: str, place: Callable[[int], str]) -> pa.Array:
-    """An Arrow array of the values; as text when they are of several kinds."""
+def _column(values: list[Any], name: str, where: str, as_json: bool) -> pa.Array:
+    """An Arrow array of the values."""
     try:
-        array = pa.array(values)
+        return json_array(values, as_json=as_json) if as_json or is_json_kinds(values) else pa.array(values)
     except UnicodeEncodeError:
-        _refuse_unicode(values, name, place)
-    except _ARROW_ERRORS:
-        return _as_text(values, name, place)
-    return array
-
-
-def _as_text(values: list[Any], name: str, place: Callable[[int], str]) -> pa.Array:
-    """Text of values that Arrow holds in no one type: element by element where all are lists."""
-    nested = all(value is None or isinstance(value, list | tuple) for value in values)
-    try:
-        if nested:
-            texts = [None if value is None else [_text(item) for item in value] for value in values]
-            return pa.array(texts, pa.large_list(pa.large_string()))
-        return pa.array([_text(value) for value in values], pa.large_string())
-    except UnicodeEncodeError:
-        _refuse_unicode(values, name, place)
+        raise _half_a_pair(values, name) from None
     except _ARROW_ERRORS as error:
-        found = f"the column {name!r} holds values that are no data ({error})"
+        found = f"{where} has a column {shown(name)} whose values are no data ({error})"
         raise BadInput(found, "texts, numbers, booleans or lists of them", "turn them into text") from error
 
 
-def _text(value: Any) -> str | None:
-    return value if value is None or isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-
-
-def _refuse_unicode(values: list[Any], name: str, place: Callable[[int], str]) -> NoReturn:
+def _half_a_pair(values: list[Any], name: str) -> BadInput:
+    place = ""
     for i, value in enumerate(values):
         try:
             json.dumps(value, ensure_ascii=False, default=str).encode("utf-8")
         except UnicodeEncodeError:
-            found = f"{place(i)}: half of a surrogate pair in {name!r}"
-            fix = "decode the text from its source again"
-            raise BadInput(found, "valid Unicode", fix) from None
-    raise BadInput(f"text in {name!r} that is not Unicode", "valid Unicode", "decode it again")
-
-
-def _parsed(text: bytes, where: str) -> Any:
-    try:
-        return json.loads(text, object_pairs_hook=_unique_keys)
-    except json.JSONDecodeError as error:
-        found = f"{where}: no JSON ({error.msg} at character {error.pos + 1})"
-        raise BadInput(found, "one JSON object a line", _FIX_JSON) from error
-    except (ValueError, RecursionError) as error:
-        raise BadInput(f"{where}: {error}", "one JSON object a line", _FIX_JSON) from error
-
-
-def _unique_keys(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
-    pairs = list(pairs)
-    row = dict(pairs)
-    if len(row) != len(pairs):
-        raise ValueError("a name that occurs twice in one object")
-    return row
-
-
-def _shown(value: Any) -> str:
-    text = repr(value)
-    return f"{text if len(text) <= 60 else text[:57] + '...'} ({type(value).__name__})"
+            place = f"item {i}: "
+            break
+    found = f"{place}half of a surrogate pair in {shown(name)}"
+    return BadInput(found, "valid Unicode", "decode the text from its source again")

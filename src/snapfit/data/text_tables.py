@@ -1,273 +1,339 @@
-"""Text files as tables: their bytes checked and brought to UTF-8, CSV and TSV split into cells, piece by piece.
+"""CSV and TSV as tables, piece by piece: cells exact, and rows that do not fit named by their lines.
 
-A small file is one piece; of a large one no more than a piece is held. What does not fit is named by its line.
+Whole pieces are split at once, by arithmetic on the places of delimiters, line ends and quotes. A piece of CSV whose
+quotes or carriage returns are not plainly those of RFC 4180 is read by Python's csv instead, which decides what it is.
 """
 
-import codecs
 import csv
 import io
-from collections.abc import Iterable, Iterator
-from contextlib import suppress
+import re
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from functools import partial
 from itertools import chain
-from typing import IO, Any
 
 import numpy as np
 import pyarrow as pa
 
-from snapfit.core.errors import BadInput
-from snapfit.data.row_tables import check_names
+from snapfit.core.errors import BadInput, shown
+from snapfit.data.row_tables import check_names, separator_hint
+from snapfit.data.text_files import Piece, line_ends, position
 
-_NO_TEXT = {
-    b"\x1f\x8b": ("gzip-compressed", "decompress it with gunzip"),
-    b"PK\x03\x04": ("a zip archive or an Excel workbook", "unzip it, or save the sheet as CSV UTF-8"),
-    b"BZh": ("bzip2-compressed", "decompress it with bunzip2"),
-    b"\xfd7zXZ": ("xz-compressed", "decompress it with unxz"),
-    b"\x28\xb5\x2f\xfd": ("zstd-compressed", "decompress it with unzstd"),
-    b"\xd0\xcf\x11\xe0": ("an old Excel workbook", "save the sheet as CSV UTF-8"),
-    b"PAR1": ("a Parquet file", "--format parquet"),
-}
-_UTF8 = {"utf8", "utf8sig", "u8", "ascii", "usascii"}
-_BOM = b"\xef\xbb\xbf"
-CHUNK_ROWS = 65_536
-CHUNK_CHARACTERS = 2**24
+_LINE_END, _RETURN, _QUOTE = (ord(sign) for sign in '\n\r"')
 _SHOWN = 3
-Piece = tuple[int, bytes]
-"""The number of its first line, from 1, and whole lines of a file as valid UTF-8."""
-_Row = tuple[int, list[str]]  # the line on which it begins, and its cells
+Lines = np.ndarray
+"""int64 [rows]: the line on which each row begins, from 1."""
 
 
-def whole_text(data: bytes, where: str, encoding: str) -> bytes:
-    """A file as valid UTF-8 without a byte order mark. Raises BadInput naming the line that is not."""
-    refuse_no_text(data, where, encoding)
-    if not is_utf8_name(encoding):
-        data = _transcoded(data, where, encoding)
-    data = data.removeprefix(_BOM)
-    if not data.strip():
-        raise BadInput(f"{where} is empty", "a header line and at least one row", "check the file")
-    check_utf8(data, where)
-    return data
-
-
-def text_pieces(file: IO[bytes], where: str, encoding: str, piece_bytes: int) -> Iterator[Piece]:
-    """A file as `whole_text` gives it, in pieces of whole lines of about `piece_bytes`."""
-    line, rest, decoder = 1, b"", None
-    while True:
-        data = file.read(piece_bytes)
-        if line == 1 and not rest:
-            refuse_no_text(data, where, encoding)
-            decoder = None if is_utf8_name(encoding) else _decoder(encoding)
-        last = len(data) < piece_bytes
-        if decoder is not None:
-            try:
-                data = decoder.decode(data, last).encode("utf-8")
-            except UnicodeError as error:
-                found = f"{where}, after line {line}: what is not {encoding} ({error})"
-                raise BadInput(found, f"text in {encoding}", "give its real --encoding, such as utf-8") from error
-        data = rest + data
-        if line == 1:
-            data = data.removeprefix(_BOM)
-        cut = len(data) if last else data.rfind(b"\n") + 1
-        piece, rest = data[:cut], data[cut:]
-        if piece:
-            check_utf8(piece, where, line)
-            yield line, piece
-            line += piece.count(b"\n")
-        if last:
-            return
-
-
-def refuse_no_text(data: bytes, where: str, encoding: str) -> None:
-    """Raise BadInput for the beginning of a file that is not text in this encoding by its first bytes."""
-    for magic, (what, fix) in _NO_TEXT.items():
-        if data.startswith(magic):
-            raise BadInput(f"{where} is {what}", "plain text", fix)
-    if is_utf8_name(encoding) and data.startswith((b"\xff\xfe", b"\xfe\xff")):
-        raise BadInput(f"{where} is UTF-16", "UTF-8, or the name of its encoding", "--encoding utf-16")
-
-
-def is_utf8_name(encoding: str) -> bool:
-    """Whether a name means UTF-8 or a part of it."""
-    return encoding.lower().replace("-", "").replace("_", "") in _UTF8
-
-
-def check_utf8(data: bytes, where: str, line: int = 1) -> None:
-    """Raise BadInput naming the line of a NUL byte, or of what is not UTF-8. line: the number of the first one."""
-    if (place := data.find(b"\0")) >= 0:
-        found = f"{where}, line {_line_of(data, place) + line - 1}: a NUL byte"
-        raise BadInput(found, "text", "check that it is a text file, and its --encoding")
-    offsets = pa.py_buffer(np.array([0, len(data)], dtype=np.int64))
-    try:  # Arrow checks without making a str of the whole file
-        pa.Array.from_buffers(pa.large_utf8(), 1, [None, offsets, pa.py_buffer(data)]).validate(full=True)
-    except pa.ArrowInvalid:
-        raise _not_utf8(data, where, line) from None
-
-
-def text_tables(
-    pieces: Iterable[Piece], where: str, format: str, *, rows: int = CHUNK_ROWS, size: int = CHUNK_CHARACTERS
-) -> Iterator[pa.Table]:
+def text_tables(pieces: Iterable[Piece], where: str, format: str) -> Iterator[pa.Table]:
     """The tables of a file's pieces, one after another, all with the columns of its header.
 
-    format: csv, tsv or tsv-quoted. rows, size: where cells are quoted, rows may span pieces; a table then ends at the
-    first of so many rows and characters. Raises BadInput naming the line of a row that does not fit.
+    format: csv, tsv or tsv-quoted. The first one is empty, for its columns. Raises BadInput naming the line of a row
+    that does not fit, and the column of a quote that does not.
     """
-    if format == "tsv":
-        return _unquoted(pieces, where)
-    return _quoted(pieces, where, "," if format == "csv" else "\t", rows, size)
+    for table, _ in _numbered_tables(pieces, where, format):
+        yield table
 
 
-def _decoder(encoding: str) -> codecs.IncrementalDecoder:
-    try:
-        with suppress(UnicodeError):  # half a character of some encodings
-            b" ".decode(encoding)  # which a codec that is not of text, such as hex, refuses
-        return codecs.getincrementaldecoder(encoding)()
-    except LookupError as error:
-        raise _no_encoding(encoding) from error
+def row_lines(pieces: Iterable[Piece], where: str, format: str) -> Iterator[Lines]:
+    """The lines on which the rows of a file begin, piece by piece. Arguments and errors as for `text_tables`."""
+    for _, lines in _numbered_tables(pieces, where, format):
+        yield lines()
 
 
-def _no_encoding(encoding: str) -> BadInput:
-    return BadInput(f"the encoding {encoding!r}", "an encoding of Python", "--encoding utf-8, or gb18030 for GBK")
+@dataclass
+class _Rows:
+    """Some rows of a file, all their cells one after another.
 
-
-def _transcoded(data: bytes, where: str, encoding: str) -> bytes:
-    try:
-        return data.decode(encoding).encode("utf-8")
-    except LookupError as error:
-        raise _no_encoding(encoding) from error
-    except UnicodeError as error:
-        place = getattr(error, "start", 0)
-        found = f"{where}, line {_line_of(data, place)}: byte {place} is not {encoding} ({error})"
-        raise BadInput(found, f"text in {encoding}", "give its real --encoding, such as utf-8") from error
-
-
-def _not_utf8(data: bytes, where: str, line: int) -> BadInput:
-    try:
-        data.decode("utf-8")
-        place = 0
-    except UnicodeDecodeError as error:
-        place = error.start
-    likely = next((name for name in ("gb18030", "cp1252") if _decodes(data, name)), "latin-1")
-    found = f"{where}, line {_line_of(data, place) + line - 1}: byte {place} is not UTF-8"
-    return BadInput(found, "text in UTF-8", f"name its encoding, perhaps --encoding {likely}")
-
-
-def _decodes(data: bytes, encoding: str) -> bool:
-    try:
-        data.decode(encoding)
-    except UnicodeDecodeError:
-        return False
-    return True
-
-
-def _line_of(data: bytes, place: int) -> int:
-    return data.count(b"\n", 0, place) + 1
-
-
-def _unquoted(pieces: Iterable[Piece], where: str) -> Iterator[pa.Table]:
-    """Split at tab and line feed; in a file whose header ends in CR LF, CR LF is the line end throughout.
-
-    Blank lines are no rows, except in a table of one column, where they are empty cells.
+    firsts, counts: of each row its first cell, and how many it has. blank: which of them are lines with nothing on
+    them. lines: works out on which line each begins.
     """
+
+    cells: pa.LargeStringArray
+    firsts: np.ndarray
+    counts: np.ndarray
+    blank: np.ndarray
+    lines: Callable[[], Lines]
+
+    def only(self, chosen: np.ndarray) -> "_Rows":
+        """Some of the rows. chosen: bool [rows]."""
+        if chosen.all():
+            return self
+        lines = self.lines
+        return _Rows(self.cells, self.firsts[chosen], self.counts[chosen], self.blank[chosen], lambda: lines()[chosen])
+
+
+def _numbered_tables(
+    pieces: Iterable[Piece], where: str, format: str
+) -> Iterator[tuple[pa.Table, Callable[[], Lines]]]:
+    """The tables, and what works out the lines of their rows."""
     names: list[str] = []
-    has_returns = False
-    for line, data in pieces:
-        if line == 1:
-            has_returns = data.partition(b"\n")[0].endswith(b"\r")
-        text = np.frombuffer(data if data.endswith(b"\n") else data + b"\n", dtype=np.uint8)
-        if has_returns:
-            text = np.delete(text, np.flatnonzero((text[:-1] == ord("\r")) & (text[1:] == ord("\n"))))
-        is_separator = (text == ord("\t")) | (text == ord("\n"))
-        ends = np.flatnonzero(is_separator)  # of each cell
-        last_cells = np.flatnonzero(text[ends] == ord("\n"))  # of each line
-        n_cells = np.diff(last_cells, prepend=-1)
-        n_columns = len(names) if names else int(n_cells[0])
-        is_row = np.ones(len(n_cells), dtype=bool)
-        if n_columns > 1:
-            cell_sizes = np.diff(ends, prepend=-1) - 1
-            is_row = (n_cells > 1) | (cell_sizes[last_cells] > 0)
-        wrong = np.flatnonzero(is_row & (n_cells != n_columns))
-        if len(wrong):
-            lines = [(line + int(i), int(n_cells[i])) for i in wrong[:_SHOWN]]
-            raise _field_counts(where, lines, len(wrong), n_columns, "\t")
-        offsets = np.zeros(len(ends) + 1, dtype=np.int64)
-        offsets[1:] = ends - np.arange(len(ends))  # each cell moves back over the separators before it
-        buffers = [None, pa.py_buffer(offsets), pa.py_buffer(text[~is_separator])]
-        cells = pa.Array.from_buffers(pa.large_utf8(), len(ends), buffers)
-        firsts = (last_cells - n_cells + 1)[is_row]
+    ragged = _Ragged(where, format)
+    split = _unquoted(pieces, where) if format == "tsv" else _quoted(pieces, where, "," if format == "csv" else "\t")
+    for rows in ragged.told_before(split):
         if not names:
-            names = _unique(cells.slice(0, n_columns).to_pylist(), where)
-            firsts = firsts[1:]
-        yield pa.table([cells.take(pa.array(firsts + i)) for i in range(n_columns)], names=names)
+            filled = np.flatnonzero(~rows.blank)
+            if not len(filled):
+                continue
+            names = rows.cells.slice(rows.firsts[filled[0]], rows.counts[filled[0]]).to_pylist()
+            check_names(names, where)
+            yield pa.table([pa.array([], pa.large_string()) for _ in names], names=names), _no_lines
+            rows = rows.only(np.arange(len(rows.firsts)) > filled[0])
+        if format != "tsv" or len(names) > 1:  # a blank line of one column is a cell where nothing is quoted
+            rows = rows.only(~rows.blank)
+        if not ragged.found(rows, names):
+            columns = [rows.cells.take(pa.array(rows.firsts + i)) for i in range(len(names))]
+            yield pa.table(columns, names=names), rows.lines
 
 
-def _field_counts(where: str, lines: list[tuple[int, int]], n_wrong: int, n_columns: int, delimiter: str) -> BadInput:
-    """The error for rows with another number of cells. lines: (line, cells) of the first few."""
-    shown = ", ".join(f"line {line} has {cells}" for line, cells in lines)
-    more = f" (and so on, {n_wrong} rows)" if n_wrong > len(lines) else ""
-    expected = f"{n_columns} {'cell' if n_columns == 1 else 'cells'} in every row, as in the header"
-    if delimiter == "\t":
-        fix = "correct these lines; --format tsv-quoted where cells are quoted as in CSV, tsv where not"
-    else:
+def _no_lines() -> Lines:
+    return np.zeros(0, dtype=np.int64)
+
+
+class _Ragged:
+    """Rows with another number of cells than the header; they are counted to the end of the file and then told."""
+
+    def __init__(self, where: str, format: str) -> None:
+        self._where, self._format = where, format
+        self._lines: list[tuple[int, int]] = []
+        self._n_rows = 0
+        self._names: list[str] = []
+
+    def found(self, rows: _Rows, names: list[str]) -> bool:
+        """Take note of the wrong ones among some rows; whether there were any so far."""
+        wrong = np.flatnonzero(rows.counts != len(names))
+        if len(wrong) and len(self._lines) < _SHOWN:
+            lines = rows.lines()
+            self._lines += [(int(lines[i]), int(rows.counts[i])) for i in wrong[: _SHOWN - len(self._lines)]]
+        self._n_rows, self._names = self._n_rows + len(wrong), names
+        return self._n_rows > 0
+
+    def told_before(self, split: Iterator[_Rows]) -> Iterator[_Rows]:
+        """The same rows; then, or before whatever else is wrong with what follows, the error is raised."""
+        try:
+            yield from split
+        except BadInput:
+            if not self._n_rows:
+                raise
+        if self._n_rows:
+            raise self._error()
+
+    def _error(self) -> BadInput:
+        told = ", ".join(f"line {line} has {cells:,}" for line, cells in self._lines)
+        more = f" (and so on, {self._n_rows:,} rows)" if self._n_rows > len(self._lines) else ""
+        n = len(self._names)
+        expected = f"{n:,} cells in every row, as in the header"
+        if n == 1:
+            expected = f"1 cell in every row, as in the header, {shown(self._names[0])}"
         fix = "correct these lines: a cell that holds a comma, quote or line break is put in double quotes"
-    return BadInput(f"{where}: {shown} cells{more}", expected, fix)
+        if self._format != "csv":
+            fix = "correct these lines; --format tsv-quoted where cells are quoted as in CSV, tsv where not"
+        return BadInput(f"{self._where}: {told} cells{more}", expected, separator_hint(self._names) + fix)
+
+
+# ---------------------------------------------------------------- TSV
+
+
+def _unquoted(pieces: Iterable[Piece], where: str) -> Iterator[_Rows]:
+    """Split at tab and line feed; in a file whose first line ends in CR LF, CR LF is the line end throughout."""
+    has_returns: bool | None = None
+    for line, data in pieces:
+        if has_returns is None:
+            has_returns = _has_returns(data, where)
+        text = np.frombuffer(data if data.endswith(b"\n") else data + b"\n", dtype=np.uint8)
+        ends = np.flatnonzero((text == ord("\t")) | (text == _LINE_END))
+        dropped = ends
+        if has_returns:
+            returns = np.flatnonzero((text[:-1] == _RETURN) & (text[1:] == _LINE_END))
+            dropped = np.sort(np.concatenate([ends, returns]), kind="stable")
+        yield _rows(text, ends, dropped, partial(_each_a_line, line))
+
+
+def _each_a_line(first: int, starts: np.ndarray) -> Lines:
+    return np.arange(first, first + len(starts))
+
+
+def _has_returns(data: bytes, where: str) -> bool:
+    """Whether the first line with anything on it ends in CR LF. Raises BadInput when it holds another CR."""
+    first = re.search(rb"(?m)^\r*[^\r\n][^\n]*", data)
+    header = first[0] if first else b""
+    place = header.removesuffix(b"\r").find(b"\r")
+    if first and place >= 0:
+        found = f"{where}, {position(data, first.start() + place)}: a carriage return within the header"
+        fix = f"tr '\\r' '\\n' < {where} > converted.tsv"
+        raise BadInput(found, "lines that end in a line feed, with or without a carriage return before it", fix)
+    return header.endswith(b"\r")
+
+
+def _rows(text: np.ndarray, ends: np.ndarray, dropped: np.ndarray, lines: Callable[[np.ndarray], Lines]) -> _Rows:
+    """The rows of whole lines. text: uint8. ends: places of the delimiters and line ends behind cells, ascending.
+
+    dropped: places of all that belongs to no cell, ascending. lines: works out the lines of rows from their places.
+    """
+    last_cells = np.flatnonzero(text[ends] == _LINE_END)  # of each row
+    counts = np.diff(last_cells, prepend=-1)
+    row_ends = ends[last_cells]
+    starts = np.concatenate(([0], row_ends[:-1] + 1))
+    sizes = row_ends - starts
+    blank = (sizes == 0) | ((sizes == 1) & (text[starts] == _RETURN))
+    kept = np.ones(len(text), dtype=bool)
+    kept[dropped] = False
+    offsets = np.zeros(len(ends) + 1, dtype=np.int64)  # each cell moves back over what is dropped before it
+    offsets[1:] = ends - (np.arange(len(ends)) if dropped is ends else np.searchsorted(dropped, ends))
+    buffers = [None, pa.py_buffer(offsets), pa.py_buffer(text[kept])]
+    cells = pa.Array.from_buffers(pa.large_utf8(), len(ends), buffers)
+    return _Rows(cells, last_cells - counts + 1, counts, blank, lambda: lines(starts))
 
 
 # ---------------------------------------------------------------- CSV, and TSV with its rules
 
 
-def _quoted(pieces: Iterable[Piece], where: str, delimiter: str, most_rows: int, size: int) -> Iterator[pa.Table]:
-    """CSV as RFC 4180 has it, strictly; blank lines are no rows, and a lone CR outside quotes ends one."""
-    lines = chain.from_iterable(
-        io.TextIOWrapper(io.BytesIO(piece), encoding="utf-8", newline="") for _, piece in pieces
-    )
-    # The limit on a cell's size is the whole process's; documents are longer than its 128 KiB.
-    csv.field_size_limit(max(csv.field_size_limit(), 2**31 - 1))
+@dataclass
+class _Split:
+    """What could be split of some bytes. rest: what is left, which begins on `line`. fault: what is wrong there."""
+
+    rows: list[_Rows]
+    rest: bytes
+    line: int
+    fault: BadInput | None = None
+
+
+def _quoted(pieces: Iterable[Piece], where: str, delimiter: str) -> Iterator[_Rows]:
+    """CSV as RFC 4180 has it, strictly; a lone CR outside quotes ends a row, and a bare cell may hold quotes."""
+    pieces, fault, ended = iter(pieces), None, False
+    held, line, enough = list[bytes](), 1, 0
+    while not ended:
+        try:
+            held.append(next(pieces)[1])
+        except StopIteration:
+            ended = True
+        except BadInput as error:  # what is wrong before it comes first
+            ended, fault = True, error
+        if ended or sum(map(len, held)) >= enough:
+            if fault is None:
+                split = _split(b"".join(held), line, where, delimiter, last=ended)
+            else:
+                split = _careful(b"".join(held), line, where, delimiter, last=False)
+            yield from split.rows
+            if split.fault is not None:
+                raise split.fault
+            held, line = [split.rest], split.line
+            enough = 2 * len(split.rest)  # so that a cell over many pieces is not read once for each of them
+    if fault is not None:
+        raise fault
+
+
+def _split(data: bytes, line: int, where: str, delimiter: str, *, last: bool) -> _Split:
+    """The rows that end in `data`, which begins on `line`. last: whether the file ends with it."""
+    if last and data and not data.endswith(b"\n"):
+        data += b"\n"
+    text = np.frombuffer(data, dtype=np.uint8)
+    plain = _plain_structure(text, ord(delimiter))
+    if plain is None:
+        return _careful(data, line, where, delimiter, last=last)
+    ends, dropped, n_bytes = plain
+    if last and n_bytes < len(text):
+        return _careful(data, line, where, delimiter, last=last)  # a quote is not closed: it finds where it opens
+    if not len(ends):
+        return _Split([], data, line)
+    text = text[:n_bytes]
+
+    def lines(starts: np.ndarray) -> Lines:
+        returns = np.flatnonzero(text == _RETURN)
+        alone = returns[text[returns + 1] != _LINE_END]  # which are in quotes, and none is last
+        before = np.searchsorted(np.flatnonzero(text == _LINE_END), starts) + np.searchsorted(alone, starts)
+        return np.asarray(line + before)
+
+    rows = _rows(text, ends, dropped, lines)
+    return _Split([rows], data[n_bytes:], line + line_ends(data, n_bytes, returns=True))
+
+
+def _plain_structure(text: np.ndarray, delimiter: int) -> tuple[np.ndarray, np.ndarray, int] | None:
+    """The ends of cells, what belongs to no cell, and how many bytes are whole rows; None unless all is RFC 4180's.
+
+    A quote that opens a cell has a delimiter, a line end or nothing before it, one that closes it has one behind it; in
+    between quotes come in pairs. So a place is inside quotes when the number of quotes before it is odd.
+    """
+    quotes = np.flatnonzero(text == _QUOTE)
+    ends = np.flatnonzero((text == delimiter) | (text == _LINE_END))
+    ends = _outside(ends, quotes)
+    row_ends = ends[text[ends] == _LINE_END]
+    n_bytes = int(row_ends[-1]) + 1 if len(row_ends) else 0
+    quotes, ends, text = quotes[quotes < n_bytes], ends[ends < n_bytes], text[:n_bytes]
+    returns = _outside(np.flatnonzero(text == _RETURN), quotes)
+    if (text[returns + 1] != _LINE_END).any():  # n_bytes end in a line end, so none is last
+        return None
+    if not len(quotes) and not len(returns):
+        return ends, ends, n_bytes
+    opening, closing = quotes[0::2], quotes[1::2]
+    before, behind = text[opening - 1], text[closing + 1]
+    doubled = (before == _QUOTE) & (opening > 0)
+    opens = doubled | (opening == 0) | (before == delimiter) | (before == _LINE_END)
+    closes = (behind == delimiter) | (behind == _LINE_END) | (behind == _QUOTE) | (behind == _RETURN)
+    if not (opens.all() and closes.all()):
+        return None
+    dropped = np.concatenate([ends, returns, opening[~doubled], closing])
+    dropped.sort(kind="stable")  # which merges what is sorted already
+    return ends, dropped, n_bytes
+
+
+def _outside(places: np.ndarray, quotes: np.ndarray) -> np.ndarray:
+    """Those places that are not inside quotes."""
+    return places[np.searchsorted(quotes, places) % 2 == 0] if len(quotes) else places
+
+
+def _careful(data: bytes, line: int, where: str, delimiter: str, *, last: bool) -> _Split:
+    """As `_split`, by Python's csv, which also knows quotes in bare cells and rows that end in CR."""
+    csv.field_size_limit(max(csv.field_size_limit(), 2**31 - 1))  # of the whole process: documents pass its 128 KiB
+    lines = list(io.StringIO(data.decode("utf-8"), newline=""))  # which end in LF, CR or both
     reader = csv.reader(lines, delimiter=delimiter, strict=True)
-    rows = _numbered_rows(reader, where)
-    _, header = next(rows, (0, []))
-    if not header:
-        raise BadInput(f"{where} is empty", "a header line and at least one row", "check the file")
-    names = _unique(header, where)
-    schema = pa.schema([(name, pa.large_string()) for name in names])
-    yield schema.empty_table()
-    for chunk in _grouped(rows, most_rows, size):
-        wrong = [(line, len(row)) for line, row in chunk if len(row) != len(names)]
-        if wrong:
-            raise _field_counts(where, wrong[:_SHOWN], len(wrong), len(names), delimiter)
-        columns = zip(*(row for _, row in chunk), strict=True)
-        yield pa.table([pa.array(column, pa.large_string()) for column in columns], schema=schema)
-
-
-def _grouped(rows: Iterator[_Row], most_rows: int, size: int) -> Iterator[list[_Row]]:
-    """Rows in lists of at most `most_rows`, cut earlier where they hold `size` characters."""
-    chunk: list[_Row] = []
-    characters = 0
-    for row in rows:
-        chunk.append(row)
-        characters += sum(map(len, row[1]))
-        if len(chunk) >= most_rows or characters >= size:
-            yield chunk
-            chunk, characters = [], 0
-    if chunk:
-        yield chunk
-
-
-def _numbered_rows(reader: Any, where: str) -> Iterator[_Row]:
-    """(line on which the row begins, its cells), without blank lines."""
-    line = 1
+    rows, begins, fault = list[list[str]](), [0], None
     try:
         for row in reader:
-            if row:
-                yield line, row
-            line = reader.line_num + 1
-    except csv.Error as error:
-        found = f"{where}, line {line}: {error}"
-        if "unexpected end" in str(error):
-            found = f"{where}, line {line}: a cell that begins with a double quote is never closed"
-        expected = "a quoted cell to end in a double quote, and quotes inside it to be doubled"
-        fix = "correct the quotes there; if quotes are plain characters in a tab-separated file, --format tsv"
-        raise BadInput(found, expected, fix) from error
+            rows.append(row)
+            begins.append(reader.line_num)
+    except csv.Error:
+        text = "".join(lines[begins[-1] :])
+        opened, place = _quote_fault(text, delimiter)
+        if last or place is not None:
+            at, begun = (_position(text, one, line + begins[-1]) for one in (place or opened, opened))
+            what = f"more behind the double quote that ends the cell from {begun} on"
+            if place is None:
+                what = "a cell that begins with a double quote is never closed"
+            expected = "a quoted cell to end in a double quote, and quotes inside it to be doubled"
+            fix = "correct the quotes there; if quotes are plain characters in a tab-separated file, --format tsv"
+            fault = BadInput(f"{where}, {at}: {what}", expected, fix)
+    rest = "".join(lines[begins[-1] :]).encode("utf-8")
+    return _Split([_python_rows(rows, begins, line)], rest, line + begins[-1], fault)
 
 
-def _unique(names: list[str], where: str) -> list[str]:
-    check_names(names, where)
-    return names
+def _python_rows(rows: list[list[str]], begins: list[int], line: int) -> _Rows:
+    """Rows of Python's csv. begins: the line on which each begins, from 0; line: the number of the first one."""
+    counts = np.fromiter(map(len, rows), dtype=np.int64, count=len(rows))
+    cells = pa.array(chain.from_iterable(rows), pa.large_string())
+    numbers = line + np.array(begins[: len(rows)], dtype=np.int64)
+    return _Rows(cells, np.cumsum(counts) - counts, counts, counts == 0, lambda: numbers)
+
+
+def _position(text: str, place: int, line: int) -> str:
+    before = text[:place].encode("utf-8")
+    return position(before, len(before), line, returns=True)
+
+
+def _quote_fault(text: str, delimiter: str) -> tuple[int, int | None]:
+    """Where the first cell opens whose quotes are wrong, and where it goes on behind them; None: it never ends."""
+    place = opened = 0
+    bare = re.compile(f"[^{delimiter}\r\n]*")
+    while place < len(text):
+        if text[place] != '"':
+            place = bare.match(text, place).end() + 1  # type: ignore[union-attr]  # it matches nothing, too
+            continue
+        opened, place = place, place + 1
+        while (place := text.find('"', place)) >= 0 and text[place + 1 : place + 2] == '"':
+            place += 2
+        if place < 0:
+            return opened, None
+        if text[place + 1 : place + 2] not in ("", delimiter, "\n", "\r"):
+            return opened, place + 1
+        place += 2
+    return opened, None

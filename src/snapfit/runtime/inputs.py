@@ -1,6 +1,5 @@
 """Tables and streams for an existing bundle: read by the columns that it was trained on."""
 
-import codecs
 from collections.abc import Sequence
 from pathlib import Path
 from typing import IO
@@ -10,10 +9,12 @@ import pyarrow as pa
 from snapfit.core.errors import BadInput
 from snapfit.core.labels import LabelSet
 from snapfit.core.recipe_sections import DataSection
+from snapfit.data.likely_encoding import likely_encoding
 from snapfit.data.records import Records, read_records
+from snapfit.data.text_files import is_utf8_name, position
 from snapfit.runtime.bundle import BundleInfo
 from snapfit.runtime.evaluating import encoded
-from snapfit.runtime.parts import RecordParts, record_parts
+from snapfit.runtime.parts import Check, RecordParts, record_parts
 
 
 def read_for_bundle(
@@ -92,16 +93,17 @@ def text_parts(
     pair: str | None = None,
     encoding: str = "utf-8",
     format: str = "auto",
+    check: Check = lambda records: None,
 ) -> RecordParts:
     """The records that `read_texts` reads, in parts that are read one after another where the table is large.
 
-    Raises BadInput as `read_texts` does, before any part is given.
+    check: does more checks. Raises BadInput as `read_texts` and `check` do, before any part is given.
     """
 
     def read(rows: object) -> Records:
         return read_texts(info, rows, text=text, pair=pair, encoding=encoding, format=format)
 
-    return record_parts(source, read, format=format, encoding=encoding)
+    return record_parts(source, read, format=format, encoding=encoding, check=check)
 
 
 def read_texts(
@@ -168,13 +170,18 @@ def read_lines(stream: IO[bytes], *, encoding: str = "utf-8") -> list[str]:
     Raises BadInput for a stream that is not text in this encoding, or holds nothing.
     """
     _check_reading(encoding, "auto")
-    try:
-        content = stream.read().decode("utf-8-sig" if codecs.lookup(encoding).name == "utf-8" else encoding)
-    except UnicodeDecodeError as error:
-        found = f"standard input is not {encoding} (byte {error.start})"
-        raise BadInput(found, f"text in {encoding}", "--encoding gb18030, or whatever it is in") from error
-    if not content:
+    data = stream.read()
+    if not data:
         raise BadInput("standard input is empty", "one text a line", "pipe in a file with a text on each line")
+    codec = "utf-8-sig" if is_utf8_name(encoding) else encoding
+    try:
+        content = data.decode(codec)
+    except UnicodeDecodeError as error:
+        before = data[: error.start].decode(codec, "replace").encode("utf-8")
+        likely = likely_encoding(data[error.start :].split(b"\n", 1)[0]) if is_utf8_name(encoding) else "utf-8"
+        found = f"standard input, {position(before, len(before))}: what is not {encoding} ({error.reason})"
+        fix = f"name its encoding, perhaps --encoding {likely}"
+        raise BadInput(found, f"text in {encoding}", fix) from error
     lines = content.split("\n")
     return [line.removesuffix("\r") for line in (lines[:-1] if lines[-1] == "" else lines)]
 

@@ -15,8 +15,9 @@ import pyarrow as pa
 from snapfit.core.errors import BadInput
 from snapfit.data.columns import is_list_type
 from snapfit.data.formats import table_files
+from snapfit.data.json_tables import NotByPiecesError
 from snapfit.data.records import Records
-from snapfit.data.table_pieces import NotByPiecesError, file_pieces
+from snapfit.data.table_pieces import file_pieces
 
 WHOLE_BYTES = 32 << 20
 PART_ROWS = 16_384

@@ -8,8 +8,9 @@
                      whose rule may give none
     score_<label>    every label's score, when asked for
 
-CSV and TSV have no lists: a list is written there as JSON text. Rows are written part by part, so memory need
-not grow with the table; a file is written whole or not at all.
+CSV and TSV have no lists: a list is written there as JSON text, and a null as an empty cell. JSON has neither NaN nor
+infinities: they become null. Rows are written part by part, so memory need not grow with the table; a file is written
+whole or not at all.
 """
 
 import base64
@@ -24,13 +25,17 @@ from typing import IO, Any, Literal
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet
 
 from snapfit.core.decisions import Answers, DecisionRule
-from snapfit.core.errors import BadInput
+from snapfit.core.errors import BadInput, shown
 from snapfit.core.files import open_atomic
 from snapfit.core.labels import LabelSet
+from snapfit.core.places import rows_at
+from snapfit.data.columns import is_text_type
+from snapfit.data.json_cells import is_json_type, json_values
 
 Format = Literal["csv", "tsv", "jsonl", "parquet"]
 
@@ -42,6 +47,7 @@ _SUFFIXES: dict[str, Format] = {
     ".parquet": "parquet",
     ".pq": "parquet",
 }
+_FOR_TSV = ("cells on one line for TSV, which cannot quote them", "write CSV, JSONL or Parquet")
 _SLICE_ROWS = 16_384
 _CSV_TYPES = (
     pa.types.is_string,
@@ -121,18 +127,23 @@ def check_output(
     refuses: bool = False,
     format: str = "auto",
     all_scores: bool = False,
+    where: str = "the table",
 ) -> Format:
     """The format that predictions would be written in; call it before scoring, so that no work is lost.
 
-    columns: names of the table's columns. Raises BadInput for an unknown format or suffix, and when a column
-    of predictions has the name of a column that is there.
+    columns: names of the table's columns. where: what the table is called in errors. Raises BadInput for an unknown
+    format or suffix, when a column of predictions has the name of a column that is there, and for names that TSV cannot
+    hold.
     """
     kind = _format_of(out, format)
-    for name in _names(label_set, refuses=refuses, all_scores=all_scores):
+    added = _names(label_set, refuses=refuses, all_scores=all_scores)
+    for name in added:
         if name in columns:
-            found = f"the table has a column {name!r} already"
-            fix = f"rename or drop the table's column {name!r}"
+            found = f"{where} has a column {shown(name)} already"
+            fix = f"rename or drop the table's column {shown(name)}"
             raise BadInput(found, "a table without the names of the columns to be added", fix)
+    if kind == "tsv":
+        _tsv_line([*columns, *added, *(label_set.names if label_set.task == "single" else ())], "a name")
     return kind
 
 
@@ -144,6 +155,33 @@ def check_apart(target: Path, read: Sequence[str | Path]) -> None:
         if real == place or real in place.parents or place in real.parents:
             found = f"--out {target} is, is inside or holds {source}, which is read"
             raise BadInput(found, "another place for what is written", "choose another name for --out")
+
+
+def check_table(
+    rows: pa.Table,
+    out: str | Path | IO[bytes],
+    *,
+    label_set: LabelSet,
+    refuses: bool = False,
+    format: str = "auto",
+    all_scores: bool = False,
+    where: str = "the table",
+) -> None:
+    """Raise BadInput, before any work, for a table, or a part of one, that predictions could not be written behind.
+
+    where: what it is called, a Place for a part of a table. The other arguments, and errors, are those of
+    `check_output`; in TSV no cell may hold a tab or a line break.
+    """
+    told: dict[str, Any] = {"label_set": label_set, "refuses": refuses, "all_scores": all_scores}
+    kind = check_output(rows.column_names, out, format=format, where=where, **told)
+    for name, column in zip(rows.column_names, rows.columns, strict=True) if kind == "tsv" else ():
+        if is_json_type(column.type):
+            column = pa.chunked_array([pa.array(map(_text, json_values(column)), pa.large_string())])
+        if is_text_type(column.type):
+            hits = pc.match_substring_regex(column.cast(pa.large_string()), "[\t\r\n]")
+            bad = np.flatnonzero(pc.fill_null(hits, False).to_numpy())
+            if len(bad):
+                raise BadInput(f"{where}: a tab or a line break in {shown(name)}, in {rows_at(where, bad)}", *_FOR_TSV)
 
 
 def prediction_columns(
@@ -245,32 +283,58 @@ class _TsvWriter:
     def write(self, rows: pa.Table) -> None:
         lines = [] if self._has_header else [_tsv_line(rows.column_names, "the header")]
         self._has_header = True
-        for row in zip(*(column.to_pylist() for column in rows.columns), strict=True):
+        for row in zip(*map(_cells, rows.columns), strict=True):
             self._n_rows += 1
-            lines.append(_tsv_line([_text(cell) for cell in row], f"row {self._n_rows}"))
+            lines.append(_tsv_line([_text(cell) for cell in row], f"a cell of row {self._n_rows}"))
         self._file.write("".join(lines).encode("utf-8"))
 
 
 def _tsv_line(cells: Sequence[str], place: str) -> str:
     line = "\t".join(cells)
     if line.count("\t") != len(cells) - 1 or "\n" in line or "\r" in line:
-        found = f"a tab or a line break in a cell of {place}"
-        raise BadInput(found, "cells on one line for TSV, which cannot quote them", "write CSV, JSONL or Parquet")
+        raise BadInput(f"a tab or a line break in {place}", *_FOR_TSV)
     return line + "\n"
 
 
 def _write_jsonl(rows: pa.Table, file: IO[bytes]) -> None:
-    for row in rows.to_pylist():
-        file.write(_json(row).encode("utf-8") + b"\n")
+    names = rows.column_names
+    for row in zip(*map(_cells, rows.columns), strict=True):
+        file.write(_json(dict(zip(names, row, strict=True))).encode("utf-8") + b"\n")
 
 
 def _flat(rows: pa.Table) -> pa.Table:
     """The table with every column that CSV cannot hold turned into text."""
     for i, field in enumerate(rows.schema):
-        if not any(holds(field.type) for holds in _CSV_TYPES):
-            cells = [None if cell is None else _text(cell) for cell in rows.column(i).to_pylist()]
+        if not any(holds(field.type) for holds in _CSV_TYPES) or _is_beyond_years(rows.column(i)):
+            cells = [None if cell is None else _text(cell) for cell in _cells(rows.column(i))]
             rows = rows.set_column(i, field.name, pa.array(cells, pa.string()))
     return rows
+
+
+def _is_beyond_years(column: pa.ChunkedArray) -> bool:
+    """Whether a date has so many years that Arrow would write words in its place."""
+    if not (pa.types.is_date(column.type) or pa.types.is_timestamp(column.type)):
+        return False
+    texts = pc.match_substring(column.cast(pa.large_string()), "out of range")
+    return bool(pc.any(texts).as_py())
+
+
+def _cells(column: pa.ChunkedArray) -> list[Any]:
+    """The values of a column; of times that Python cannot hold, such as nanoseconds, their text."""
+    if is_json_type(column.type):
+        return json_values(column)
+    if getattr(column.type, "unit", None) != "ns":  # which pandas could, where it is installed
+        try:
+            values: list[Any] = column.to_pylist()
+            return values
+        except (ValueError, OverflowError):
+            """Beyond the year 9999."""
+    if pa.types.is_date(column.type) or pa.types.is_timestamp(column.type):
+        zone = "+00:00" if getattr(column.type, "tz", None) else ""
+        times = column.to_numpy().astype(f"M8[{'D' if pa.types.is_date(column.type) else column.type.unit}]")
+        return [None if np.isnat(time) else str(time) + zone for time in times]
+    texts: list[Any] = column.cast(pa.large_string()).to_pylist()
+    return texts
 
 
 def _text(cell: Any) -> str:

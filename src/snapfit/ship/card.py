@@ -1,5 +1,8 @@
 """The model card: what a bundle's README.md says about it."""
 
+import re
+
+from snapfit.core.errors import visible
 from snapfit.core.rule_words import rule_lines
 from snapfit.runtime.bundle import BundleInfo
 
@@ -15,7 +18,7 @@ def model_card(info: BundleInfo, *, reasons: dict[str, str]) -> str:
         "# Text classifier",
         "",
         f"Task: {kind[labels['task']]}, from {'two texts' if info.pair else 'one text'}. "
-        f"Encoder: `{info.recipe['model']['encoder']}`. Made with snapfit {info.versions.get('snapfit', '')}.",
+        f"Encoder: {_code(info.recipe['model']['encoder'])}. Made with snapfit {info.versions.get('snapfit', '')}.",
         "",
         "## Use",
         "",
@@ -35,7 +38,7 @@ def model_card(info: BundleInfo, *, reasons: dict[str, str]) -> str:
         *_decisions(info),
         "## Labels",
         "",
-        ", ".join(f"`{name}`" for name in labels["names"]),
+        ", ".join(map(_code, labels["names"])),
         "",
         "## How it was made",
         "",
@@ -61,6 +64,13 @@ def card_decided_anew(card: str, info: BundleInfo) -> str:
         return model_card(info, reasons={})
     middle = "\n".join(["", *_metrics_table(info.metrics), "", *_decisions(info)])
     return f"{head}{results}{middle}{labels.removeprefix(chr(10))}{tail}"
+
+
+def _code(name: str) -> str:
+    """A name as code in Markdown, whatever is in it."""
+    fence = "`" * (1 + max(map(len, re.findall("`+", name)), default=0))
+    inner = f" {visible(name)} " if name.startswith("`") or name.endswith("`") else visible(name)
+    return f"{fence}{inner}{fence}"
 
 
 def _sample(info: BundleInfo) -> str:
@@ -108,7 +118,7 @@ def _answer(info: BundleInfo) -> list[str]:
 def _decisions(info: BundleInfo) -> list[str]:
     """How answers are made of logits, and how good that is."""
     lines = rule_lines(info.task, info.rule_values, info.decided)
-    return ["## Decisions", "", *[f"- {line}" for line in lines], ""] if lines else []
+    return ["## Decisions", "", *[f"- {visible(line)}" for line in lines], ""] if lines else []
 
 
 def _metrics_table(metrics: dict[str, dict[str, float]]) -> list[str]:

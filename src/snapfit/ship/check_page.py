@@ -10,7 +10,7 @@ from snapfit.checks.findings import Finding, percent, shown
 from snapfit.core.errors import BadInput, MissingExtra
 from snapfit.core.files import write_text_atomic
 from snapfit.ship.check_report import CheckReport
-from snapfit.ship.check_words import plan_rows, rows_told
+from snapfit.ship.check_words import length_rows, plan_rows, rows_told
 from snapfit.version import __version__
 
 _LABELS = 30
@@ -57,6 +57,7 @@ def page(report: CheckReport) -> str:
         labels=rows,
         label_splits=names,
         more_labels=more,
+        lengths=length_rows(report.tokens or {}),
         percent=percent,
     )
 

@@ -1,10 +1,10 @@
 """A check's figures in words, for the terminal and the page."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from snapfit.checks.findings import Finding
+from snapfit.checks.findings import Finding, percent
 
 if TYPE_CHECKING:
     from snapfit.ship.check_plan import TrainingPlan
@@ -36,6 +36,24 @@ def plan_rows(plan: "TrainingPlan") -> Sequence[tuple[str, str]]:
     if plan.memory_bytes:
         rows.insert(2, ("memory", f"about {gigabytes(plan.memory_bytes)}"))
     return rows
+
+
+def length_rows(tokens: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, ...]]:
+    """What each length policy does to the rows of tables, a header first; empty where nothing is too long.
+
+    tokens: by split, what `TokenSurvey.to_dict` gave.
+    """
+    rows: list[tuple[str, ...]] = []
+    for split, one in tokens.items():
+        if not one["rows_too_long"]:
+            continue
+        least = min(policy["tokens"] for policy in one["policies"].values())
+        for name, policy in one["policies"].items():
+            n = policy["rows_cut"]
+            cut = f"{n:,} ({percent(n / one['rows_looked_at'])})"
+            lost, times = percent(policy["share_of_tokens_cut"]), f"{policy['tokens'] / least:.2f}"
+            rows.append((split, name + (" *" if name == one["policy"] else ""), f"{one['limit']:,}", cut, lost, times))
+    return [("", "policy", "limit", "texts cut", "tokens lost", "tokens read, to the least"), *rows] if rows else []
 
 
 def in_words(seconds: float) -> str:

@@ -35,6 +35,7 @@ _SHOWN_BAD = 5
 _LONGEST_ROW = 512
 _MANY_ROWS = 50_000
 """Rows that take seconds to look at, so that each stage is told of."""
+_NO_MODEL = ("one_label", "constant_target", "label_not_in_train")
 Listener = Callable[[dict[str, Any]], None]
 Told = Callable[[str], None]
 
@@ -50,6 +51,7 @@ def check(
     fix: str | Path | None = None,
     drop: Sequence[str] = (),
     html: str | Path | None = None,
+    with_model: str | Path | None = None,
     recipe: Recipe | Mapping[str, Any] | str | Path | None = None,
     listener: Listener | None = None,
     **settings: Any,
@@ -63,6 +65,9 @@ def check(
     fix: a folder that does not exist yet, for cleaned copies of all tables and a log of every row that they lack; see
     docs/check.md for what is left out. drop: what is left out beside that: conflicting_labels, near_leak.
     html: a file for the report as a page.
+    with_model: the folder of a cross-validation (`train` with folds) of the table, whose out-of-fold scores say which
+    labels look wrong; where it does not exist, 5 folds are trained there, or as many as the recipe says, and a check
+    that was interrupted goes on with them when it is called again.
 
     The tables are only read. Raises BadInput for what stops any checking, such as no table, no column of texts, or an
     encoder that was named and is not there; WorkFailed when a file cannot be written; Interrupted by a signal.
@@ -74,12 +79,13 @@ def check(
     named = {} if encoder in (None, "none", "auto") else {"encoder": encoder}
     chosen = chosen_recipe(recipe, {**settings, **named})
     target = None if fix is None else Path(fix)
-    _check_arguments(sources, near_similarity, target, drop, html)
+    model = None if with_model is None else Path(with_model)
+    _check_arguments(sources, near_similarity, target, drop, html, model)
     workplace = tempfile.TemporaryDirectory(prefix="snapfit-check-", ignore_cleanup_errors=True)
     with StopRequest() as stop, workplace as folder:
         try:
             work = _Check(chosen, encoder, listener or (lambda event: None))
-            report = work.run(sources, Path(folder), plan=plan, near_similarity=near_similarity)
+            report = work.run(sources, Path(folder), plan=plan, near_similarity=near_similarity, model=model)
             if target is not None:
                 report = replace(report, cleaned=work.clean(target, sources, drop))
             if html is not None:
@@ -87,7 +93,9 @@ def check(
 
                 report = replace(report, html=Path(html), seconds=time.monotonic() - start)
                 write_page(Path(html), report)
-        except (KeyboardInterrupt, Interrupted) as error:
+        except Interrupted as error:  # of the folds of a model, which told what to do
+            raise Interrupted(f"{error}; nothing else was written", error.exit_code) from error
+        except KeyboardInterrupt as error:
             raise Interrupted("interrupted; nothing was written", exit_code(stop.signal_number)) from error
     return replace(report, seconds=time.monotonic() - start)
 
@@ -98,6 +106,7 @@ def _check_arguments(
     target: Path | None,
     drop: Sequence[str],
     html: str | Path | None,
+    model: Path | None,
 ) -> None:
     """Raise BadInput for what cannot be done, before any table is read."""
     if near_similarity is not None:
@@ -114,6 +123,12 @@ def _check_arguments(
         from snapfit.ship.check_page import check_page_target
 
         check_page_target(Path(html))
+    if model is not None:
+        try:
+            from snapfit.ship.check_model import check_run
+        except ModuleNotFoundError as error:
+            raise MissingExtra("train", str(error.name)) from error
+        check_run(model)
 
 
 class _Check:
@@ -130,7 +145,13 @@ class _Check:
         self.findings: list[Finding] = []
 
     def run(
-        self, sources: Mapping[str, Any], folder: Path, *, plan: bool, near_similarity: float | None
+        self,
+        sources: Mapping[str, Any],
+        folder: Path,
+        *,
+        plan: bool,
+        near_similarity: float | None,
+        model: Path | None = None,
     ) -> CheckReport:
         """Everything but what is written."""
         self._read(sources, folder)
@@ -148,6 +169,8 @@ class _Check:
         self.findings += hint_findings(splits["train"], self.index)
         encoder, tokens, planned = self._against_encoder(plan)
         self._search_near(near_similarity)
+        if model is not None:
+            self._ask(model, sources["train"])
         return CheckReport(
             tables={name: _facts(split) for name, split in splits.items()},
             columns=splits["train"].records.columns.found,
@@ -208,8 +231,9 @@ class _Check:
         planned = self._plan() if plan else None
         stated = self._recipe.length.max_tokens
         limit = planned.max_tokens if planned is not None else stated if isinstance(stated, int) else positions
-        self.findings += token_findings(self.splits, surveys, limit)
-        return name, {n: survey.to_dict(limit) for n, survey in surveys.items()}, planned
+        policy = self._recipe.length.chosen
+        self.findings += token_findings(self.splits, surveys, limit, policy)
+        return name, {n: survey.to_dict(limit, policy) for n, survey in surveys.items()}, planned
 
     def _plan(self) -> "TrainingPlan | None":
         from snapfit.ship.check_plan import measure_plan
@@ -228,6 +252,16 @@ class _Check:
         except BadInput as error:
             self.skipped["plan"] = f"{error.found}; {error.fix}"
             return None
+
+    def _ask(self, model: Path, source: Any) -> None:
+        """Hold the labels against the models of a cross-validation."""
+        if any(one.level == "error" and one.kind in _NO_MODEL for one in self.findings):
+            self.skipped["label errors"] = "no model can be trained on this table"
+            return
+        from snapfit.ship.check_model import suspected_labels
+
+        self._say(f"asking models that have not seen the rows, in {model}")
+        self.findings += suspected_labels(model, self.splits["train"], source, self._recipe, self._listener)
 
     def _search_near(self, similarity: float | None) -> None:
         if similarity is None:

@@ -6,6 +6,7 @@ errors ranked, and what is to ship is made: a training on all rows in RUN itself
 """
 
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from dataclasses import replace
 from typing import Any
 
@@ -112,8 +113,9 @@ class CrossValidation:
         plan.close()
         if self._resumed:
             now = plan.identity()
-            changes = [one for one in differences(self.run.begun_with(now), now) if one.weight != "free"]
-            where = f"{self.run.path}, whose folds are all to be trained alike,"
+            found = differences(self.run.begun_with(now), now)
+            changes = [one for one in found if one.weight != "free" or one.what.endswith("test table")]
+            where = f"{self.run.path}, whose folds are all to be trained and measured alike,"
             check_unchanged([replace(one, weight="forbidden") for one in changes], accept=False, where=where)
         return plan, heard
 
@@ -257,7 +259,8 @@ class CrossValidation:
         metrics = {"out_of_fold": report.out_of_fold}
         if report.bundle == "ensemble":
             folders = [fold_folder(self.run.path, fold) for fold in range(1, self._n_folds + 1)]
-            metrics = mean_of_folds(self.run.bundle, folders, plan, report, some)
+            with closing(self._again(plan)) as whole:
+                metrics = mean_of_folds(self.run.bundle, folders, whole, report, some)
         result = TrainResult(
             run=self.run.path,
             bundle=self.run.bundle,
@@ -277,13 +280,7 @@ class CrossValidation:
     def _refit(self, plan: Plan, report: FoldReport, some: Piece, journal: Journal) -> TrainResult:
         """Train on all rows as each fold was trained; the decision rule comes from what the folds had not seen."""
         notify = notifier(journal, self._listener_of(None), self.run)
-        plan = make_plan(
-            plan.tables,
-            plan.recipe,
-            notify=lambda kind, **fields: None,
-            reasons=plan.reasons,
-            n_held_out=self._n_decided(),
-        )
+        plan = self._again(plan)
         checkpoint, changed = self._checkpoint_of(self.run, plan, notify)
         source = f"its decision rule is fitted to {len(some.rows):,} rows that the models of folds had not seen"
         if not takes_held_out(plan.recipe):
@@ -300,6 +297,11 @@ class CrossValidation:
             held_out=HeldOut(some.logits, some.targets, report.out_of_fold, "a training on all rows", source),
             folds=report.to_dict(),
         )
+
+    def _again(self, plan: Plan) -> Plan:
+        """A plan that was closed, open again; what it tells was told."""
+        told: dict[str, Any] = {"notify": lambda kind, **fields: None, "reasons": plan.reasons}
+        return make_plan(plan.tables, plan.recipe, n_held_out=self._n_decided(), **told)
 
 
 def _result_of(folder: RunFolder) -> TrainResult:

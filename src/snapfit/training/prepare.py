@@ -13,6 +13,7 @@ import numpy as np
 from snapfit.core.errors import BadInput
 from snapfit.core.labels import LabelSet
 from snapfit.core.lengths import HEAD, LengthPolicy
+from snapfit.core.places import Place
 from snapfit.core.recipe import Recipe, settled
 from snapfit.core.recipe_sections import DataSection
 from snapfit.data.batches import POOL_ROWS, SIZES, PoolSizes, block_rows_of
@@ -119,8 +120,10 @@ def read_tables(
     if test is not None:
         splits["test"] = _read_like(test, data, columns, sizes)
     for name, part in splits.items():
+        first = 0
         for labels in label_parts(part):
-            label_set.encode(labels, where=f"{name} table {part.source}")
+            label_set.encode(labels, where=_place(name, part, first))
+            first += len(labels)
     identity = {name: split_identity(part, sizes) for name, part in splits.items()}
     return Tables(splits, columns, label_set, note, fraction, identity, sizes)
 
@@ -183,8 +186,8 @@ def label_parts(records: Records) -> Iterable[Any]:
 def _label_set(records: Records, columns: Columns) -> LabelSet:
     name = columns.label or "score"
     if isinstance(records, LargeRecords):
-        return LabelSet.fit_parts(columns.task, label_parts(records), name=name)
-    return LabelSet.fit(columns.task, _labels(records), name=name)
+        return LabelSet.fit_parts(columns.task, label_parts(records), name=name, where=records.source)
+    return LabelSet.fit(columns.task, _labels(records), name=name, where=records.source)
 
 
 def _fraction(n_rows: int, data: DataSection) -> float:
@@ -312,8 +315,12 @@ def make_examples(tables: Tables, tokenised: Tokenised) -> dict[str, Examples]:
     }
 
 
+def _place(name: str, part: Records, first: int = 0) -> Place:
+    return Place.of(f"{name} table {part.source}", first=first, locate=getattr(part.source, "locate", None))
+
+
 def _targets(label_set: LabelSet, name: str, part: Records) -> Targets:
-    where = f"{name} table {part.source}"
+    where = _place(name, part)
     if isinstance(part, LargeRecords):
         return TargetsOnDemand(_labels(part), label_set, where)
     return _standardised(label_set.encode(_labels(part), where=where), label_set)
