@@ -263,6 +263,33 @@ def scope_rows(results: Results) -> list[list[str]]:
     return shown
 
 
+PATHS_HEADER = ["bundle", "path", "texts", "decisions that differ"]
+
+
+def paths_rows(results: Results) -> list[list[str]]:
+    """Decisions on the same texts, by path."""
+    return [
+        [key.removesuffix(" paths"), path, f"{run['compared'][path]:,}", str(run["differences"][path])]
+        for key, run in results.runs.items()
+        if key.endswith(" paths") and "differences" in run
+        for path in run["differences"]
+    ]
+
+
+def page(results: Results) -> str:
+    """What docs/decisions.md shows."""
+    parts = [table(HEADER, rows(results))]
+    if scope := scope_rows(results):
+        parts += [
+            "CLINC150, 4,500 test texts in scope and 1,000 out of it; nothing was fitted to either, nor to any text out "
+            "of scope:",
+            table(SCOPE_HEADER, scope),
+        ]
+    if same := paths_rows(results):
+        parts += ["Decisions by every path, beside those of `predict` on all texts at once:", table(PATHS_HEADER, same)]
+    return "\n\n".join(parts)
+
+
 def main() -> None:
     """Run what is missing, print the tables, hold them against the floors."""
     parser = base_parser(__doc__ or "")

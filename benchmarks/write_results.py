@@ -10,6 +10,8 @@ from typing import Any
 
 import check
 import checkpoint_cost
+import decisions
+import explanations
 import faults
 import imbalance
 import label_errors
@@ -363,6 +365,12 @@ def main() -> None:
         (ROOT / "docs/performance.md").write_text(performance_page(measured), "utf-8")
     put("results", readme_table(results))
     put("speed", speed_table(measured))
+    decided = Results(FOLDER / "decisions.json")
+    if decided.runs:
+        put("decisions", decisions.page(decided), ("docs/decisions.md",))
+    explained = Results(FOLDER / "explanations.json")
+    if explained.runs:
+        put("explanations", explanations.page(explained), ("docs/explanations.md",))
     print(json.dumps({"runs": len(results.runs)}))
 
 

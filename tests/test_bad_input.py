@@ -10,6 +10,7 @@ import pytest
 
 import bad_folders
 import trained
+from bad_explanations import EXPLANATIONS
 from bad_folders import BUNDLES, ENCODERS, EVALUATIONS, PREDICTIONS, USAGE
 from bad_runs import RUN_USAGE, RUNS
 from bad_tables import GOOD, SETTINGS, TABLES, Case
@@ -68,7 +69,10 @@ def _refused(
     return error
 
 
-@pytest.mark.parametrize("case", [*TABLES, *SETTINGS, *ENCODERS, *BUNDLES, *EVALUATIONS, *PREDICTIONS, *RUNS])
+CASES = [*TABLES, *SETTINGS, *ENCODERS, *BUNDLES, *EVALUATIONS, *PREDICTIONS, *EXPLANATIONS, *RUNS]
+
+
+@pytest.mark.parametrize("case", CASES)
 def test_bad_input_is_one_clear_error(
     case: Case,
     workplace: Path,

@@ -10,6 +10,7 @@ import snapfit
 from snapfit.core.errors import BadInput, SnapfitError
 from snapfit.core.recipe import Recipe, load_recipe
 from snapfit.loading import load
+from snapfit.runtime.explanations import Explanation
 from snapfit.runtime.predictor import Predictor
 from snapfit.ship.check_report import CheckReport
 from snapfit.ship.checking import check
@@ -24,6 +25,7 @@ PUBLIC = {
     "BadInput": BadInput,
     "CheckReport": CheckReport,
     "DecideResult": DecideResult,
+    "Explanation": Explanation,
     "Predictor": Predictor,
     "RangeTest": RangeTest,
     "Recipe": Recipe,

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from snapfit.core.errors import BadInput, SnapfitError
     from snapfit.core.recipe import Recipe, load_recipe
     from snapfit.loading import load
+    from snapfit.runtime.explanations import Explanation
     from snapfit.runtime.predictor import Predictor
     from snapfit.ship.check_report import CheckReport
     from snapfit.ship.checking import check
@@ -31,6 +32,7 @@ __all__ = [
     "BadInput",
     "CheckReport",
     "DecideResult",
+    "Explanation",
     "Predictor",
     "RangeTest",
     "Recipe",
@@ -51,6 +53,7 @@ _HOMES = {
     "BadInput": "snapfit.core.errors",
     "CheckReport": "snapfit.ship.check_report",
     "DecideResult": "snapfit.ship.redeciding",
+    "Explanation": "snapfit.runtime.explanations",
     "Predictor": "snapfit.runtime.predictor",
     "RangeTest": "snapfit.ship.rate_finding",
     "Recipe": "snapfit.core.recipe",

@@ -192,3 +192,8 @@ def test_rows_of_csv_may_end_in_carriage_returns_alone(tmp_path: Path) -> None:
 def test_items_of_an_array_are_where_they_begin_and_end(items: list[dict[str, str]], indent: int) -> None:
     text = json.dumps(items, indent=indent or None)
     assert [json.loads(text[a:b]) for a, b in array_items(text)] == items
+
+
+def test_items_that_are_too_deep_are_no_items() -> None:
+    with pytest.raises(ValueError, match="too deep"):
+        array_items('[{"a":1},' + '{"a":' * 100_000 + "1" + "}" * 100_000 + "]")

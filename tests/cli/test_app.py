@@ -14,7 +14,7 @@ import pytest
 from snapfit.cli.app import main
 from snapfit.version import __version__
 
-COMMANDS = ("train", "find-lr", "evaluate", "predict", "inspect", "demo")
+COMMANDS = ("train", "find-lr", "evaluate", "predict", "explain", "inspect", "demo")
 Start = Callable[..., "subprocess.Popen[bytes]"]
 
 

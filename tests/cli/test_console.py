@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from snapfit.cli.console import Console, Pace, answers_stream, write_json_line
+from snapfit.cli.answers import answers_stream, write_json_line
+from snapfit.cli.console import Console, Pace
 from snapfit.cli.lines import aligned, byte_size, clock, fold_lines, metrics_lines, recipe_lines, suspect_lines
 from snapfit.core.recipe import Recipe
 
@@ -293,3 +294,18 @@ def test_answers_are_escaped_on_a_terminal_only(monkeypatch: pytest.MonkeyPatch)
         stream.flush()
         escaped = cells.replace(b"\x1b", b"\\x1b").replace(b"\xc2\x9b", b"\\x9b")
         assert raw.getvalue() == (escaped if kind is _Terminal else cells)
+
+
+def test_work_that_is_counted_is_told_of_a_few_times() -> None:
+    for total, lines in ((3, 3), (10, 10), (1000, 10)):
+        stream = io.StringIO()
+        with Console(stream) as console, console.counting("explain", total) as one_more:
+            for _ in range(total):
+                one_more()
+        written = stream.getvalue().splitlines()
+        assert len(written) == lines
+        assert written[-1] == f"explain    {total:,} of {total:,}"
+    stream = io.StringIO()
+    with Console(stream, quiet=True) as console, console.counting("explain", 5) as one_more:
+        one_more()
+    assert stream.getvalue() == ""

@@ -16,7 +16,7 @@ from snapfit.data import table_pieces
 from snapfit.data.formats import read_table
 from snapfit.data.json_cells import is_json_type, json_values
 
-FUZZ = settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+FUZZ = settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 SCALAR = (
     st.none()
     | st.booleans()

@@ -255,8 +255,8 @@ def test_what_cannot_be_written(tmp_path: Path) -> None:
 def written(column: Any, suffix: str, folder: Path) -> bytes:
     """A table of one column beside the texts, as it is written."""
     table = pa.table({"text": TEXTS[:1] * len(column), "n": column})
-    scores = np.tile(SCORES["regression"][:1], (len(column), 1))
-    write_predictions(table, scores, folder / f"out.{suffix}", label_set=LABELS["regression"])
+    answers = DecisionRule("regression").decide(np.tile(SCORES["regression"][:1], (len(column), 1)))
+    write_predictions(table, answers, folder / f"out.{suffix}", label_set=LABELS["regression"])
     return (folder / f"out.{suffix}").read_bytes()
 
 

@@ -102,7 +102,10 @@ def array_items(text: str) -> list[tuple[int, int]]:
     decoder, places = json.JSONDecoder(), []
     place = _past_space(text, text.index("[") + 1)
     while not text.startswith("]", place):
-        _, end = decoder.raw_decode(text, place)
+        try:
+            _, end = decoder.raw_decode(text, place)
+        except RecursionError:
+            raise ValueError(f"character {place + 1} begins an object that is too deep") from None
         places.append((place, end))
         place = _past_space(text, end)
         if text.startswith(",", place):

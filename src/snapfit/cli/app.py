@@ -22,6 +22,7 @@ from snapfit.cli.decide import decide
 from snapfit.cli.demo import demo
 from snapfit.cli.ensemble import ensemble
 from snapfit.cli.evaluate import evaluate
+from snapfit.cli.explain import explain
 from snapfit.cli.find_lr import find_lr
 from snapfit.cli.inspect import inspect
 from snapfit.cli.predict import predict
@@ -34,7 +35,8 @@ from snapfit.version import __version__
 _EXTRA_OF = {
     **dict.fromkeys(("torch", "transformers", "safetensors", "huggingface_hub"), "train"),
     "matplotlib": "plot",
-    **dict.fromkeys(("rensa", "rapidfuzz", "jinja2"), "check"),
+    **dict.fromkeys(("rensa", "rapidfuzz"), "check"),
+    "jinja2": "report",
 }
 _BROKEN_PIPE = 141  # 128 + SIGPIPE, as a shell reports a reader that went away
 
@@ -62,7 +64,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for _command in (check, train, ensemble, find_lr, decide, evaluate, predict, inspect, demo):
+for _command in (check, train, ensemble, find_lr, decide, evaluate, predict, explain, inspect, demo):
     app.command()(_command)
 
 

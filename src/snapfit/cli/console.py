@@ -3,23 +3,21 @@
 Elsewhere (a pipe, a file) plain lines are written, never a carriage return.
 """
 
-import codecs
-import io
-import json
 import os
-import re
-import sys
-from collections.abc import Callable, Mapping, Sequence
-from typing import IO, Any, TextIO, cast
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, TextIO
 
 from rich.console import Console as RichConsole
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.text import Text
 
 from snapfit.cli.lines import clock, recipe_lines, verdict_lines
-from snapfit.core.errors import CONTROL, visible
+from snapfit.core.errors import visible
 
 LEVELS = {"debug": 0, "info": 1, "warning": 2, "error": 3}
 _LEFT = 11  # width of the word that begins a line
+_LINES_A_COUNT = 10  # lines that tell of work done piece by piece, evenly spread
 _LINES_A_RUN = 20  # step lines that level "info" shows at most, evenly spread
 
 
@@ -45,20 +43,20 @@ class Console:
         if render is not None:
             render(self, event)
 
-    def note(self, word: str, text: str, *, level: str = "info") -> None:
+    def note(self, word: str, text: str | Text, *, level: str = "info") -> None:
         """A line that begins with a word of its own, if the level is shown."""
         if LEVELS[level] >= self._level:
             style = "yellow" if level == "warning" else "bold cyan"
             self._write(word, text, style)
 
-    def rows(self, word: str, lines: Sequence[str], *, level: str = "info") -> None:
+    def rows(self, word: str, lines: Sequence[str | Text], *, level: str = "info") -> None:
         """Several lines, the word before the first."""
         for i, line in enumerate(lines):
             self.note(word if i == 0 else "", line, level=level)
 
-    def result(self, word: str, lines: Sequence[str] | str, *, style: str = "bold green") -> None:
+    def result(self, word: str, lines: Sequence[str | Text] | str | Text, *, style: str = "bold green") -> None:
         """Lines that are shown whatever the level: what the command was run for. style: of the word, for rich."""
-        for i, line in enumerate([lines] if isinstance(lines, str) else lines):
+        for i, line in enumerate([lines] if isinstance(lines, str | Text) else lines):
             self._write(word if i == 0 else "", line, style)
 
     def progress(self, word: str, done: int, total: int) -> None:
@@ -66,23 +64,35 @@ class Console:
         if self._rich is None or self._level > LEVELS["info"]:
             return
         if self._progress is None:
-            self._open_bar(word, total)
+            self._show_bar(word, total, 0)
         if self._progress is not None:
             self._progress.update(self._progress.task_ids[0], completed=done)
         if done >= total:
             self.close()
 
-    def _open_bar(self, word: str, total: int, done: int = 0) -> None:
-        self._progress = Progress(
-            TextColumn(word.ljust(_LEFT - 1)),
-            BarColumn(bar_width=24),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[figures]}"),
-            console=self._rich,
-            transient=True,
-        )
-        self._progress.add_task(word, total=total, completed=done, figures="")
-        self._progress.start()
+    @property
+    def is_terminal(self) -> bool:
+        """Whether styles are shown."""
+        return self._rich is not None
+
+    @contextmanager
+    def counting(self, word: str, total: int) -> Iterator[Callable[[], None]]:
+        """Gives what to call after each of `total` pieces of work; a bar shows it, a few lines where there is none."""
+        done = 0
+
+        def one_more() -> None:
+            nonlocal done
+            done += 1
+            if self._progress is not None:
+                self._progress.update(self._progress.task_ids[0], completed=done)
+            elif done * _LINES_A_COUNT // total > (done - 1) * _LINES_A_COUNT // total:
+                self.note(word, f"{done:,} of {total:,}")
+
+        self._show_bar(word, total, 0)
+        try:
+            yield one_more
+        finally:
+            self.close()
 
     def close(self) -> None:
         """Take the progress bar away."""
@@ -96,20 +106,30 @@ class Console:
     def __exit__(self, *error: object) -> None:
         self.close()
 
-    def _write(self, word: str, text: str, style: str) -> None:
-        first, *more = map(visible, text.split("\n"))
-        self._write_line(word, first, style)
-        for line in more:
-            self._write_line("", line, style)
+    def _write(self, word: str, text: str | Text, style: str) -> None:
+        lines: Iterable[str | Text] = [text] if isinstance(text, Text) else map(visible, text.split("\n"))
+        for i, line in enumerate(lines):
+            self._write_line("" if i else word, line, style)
 
-    def _write_line(self, word: str, text: str, style: str) -> None:
+    def _show_bar(self, word: str, total: int, done: int) -> None:
+        if self._rich is not None and self._level <= LEVELS["info"]:
+            self._progress = Progress(
+                TextColumn(word.ljust(_LEFT - 1)),
+                BarColumn(bar_width=24),
+                MofNCompleteColumn(),
+                TextColumn("{task.fields[figures]}"),
+                console=self._rich,
+                transient=True,
+            )
+            self._progress.add_task(word, total=total, completed=done, figures="")
+            self._progress.start()
+
+    def _write_line(self, word: str, text: str | Text, style: str) -> None:
         left = word.ljust(_LEFT)
         if self._rich is None:
             self._stream.write(f"{left}{text}".rstrip() + "\n")
             self._stream.flush()
             return
-        from rich.text import Text
-
         self._rich.print(Text.assemble((left, style), text), soft_wrap=True, highlight=False)
 
     # ---------------------------------------------------------------- events
@@ -188,9 +208,8 @@ class Console:
         self._pace = Pace(total=event["total_steps"], start=event["time"], first=event["step"])
         done = f", {event['step']:,} of them done" if event["step"] else ""
         self.note("train", f"{event['total_steps']:,} steps over {event['rows']:,} rows{done}")
-        if self._rich is not None and self._level <= LEVELS["info"]:
-            word = f"fold {event['fold']} of {event['folds']}" if "fold" in event else "train"
-            self._open_bar(word, event["total_steps"], event["step"])
+        word = f"fold {event['fold']} of {event['folds']}" if "fold" in event else "train"
+        self._show_bar(word, event["total_steps"], event["step"])
 
     def _step(self, event: Mapping[str, Any]) -> None:
         self._pace.take(event)
@@ -345,39 +364,6 @@ _RENDERERS: dict[str, Callable[[Console, Mapping[str, Any]], None]] = {
     "decision": Console._decision,
     "final": Console._final,
 }
-
-
-def write_json_line(value: Any) -> None:
-    """One JSON object as the last line on standard output; what a terminal would act on is in JSON's escapes."""
-    text = json.dumps(value, ensure_ascii=False, allow_nan=False)
-    sys.stdout.write(CONTROL.sub(lambda match: f"\\u{ord(match[0]):04x}", text) + "\n")
-    sys.stdout.flush()
-
-
-def answers_stream() -> IO[bytes]:
-    """Standard output for a table: as it is, but on a terminal with the control characters of its cells escaped."""
-    stream: IO[bytes] = sys.stdout.buffer
-    return cast(IO[bytes], _Escaping(stream)) if sys.stdout.isatty() else stream
-
-
-class _Escaping(io.RawIOBase):
-    """Passes UTF-8 on with control characters escaped, but for line feeds and tabs."""
-
-    def __init__(self, stream: IO[bytes]) -> None:
-        super().__init__()
-        self._stream = stream
-        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
-
-    def writable(self) -> bool:
-        return True
-
-    def write(self, data: Any) -> int:
-        parts = re.split("([\t\n])", self._decoder.decode(bytes(data)))
-        self._stream.write("".join(one if one in ("\t", "\n") else visible(one) for one in parts).encode("utf-8"))
-        return len(data)
-
-    def flush(self) -> None:
-        self._stream.flush()
 
 
 def calm_libraries() -> None:

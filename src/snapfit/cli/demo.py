@@ -9,7 +9,8 @@ from typing import Annotated
 
 import typer
 
-from snapfit.cli.console import Console, calm_libraries, write_json_line
+from snapfit.cli.answers import write_json_line
+from snapfit.cli.console import Console, calm_libraries
 from snapfit.cli.evaluation_lines import show_mistakes
 from snapfit.cli.lines import clock, metrics_lines
 from snapfit.cli.train import quoted

@@ -6,7 +6,8 @@ from typing import Annotated
 
 import typer
 
-from snapfit.cli.console import Console, calm_libraries, write_json_line
+from snapfit.cli.answers import write_json_line
+from snapfit.cli.console import Console, calm_libraries
 from snapfit.cli.lines import metrics_lines, verdict_lines
 
 

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from snapfit.cli.console import Console, calm_libraries, write_json_line
+from snapfit.cli.answers import write_json_line
+from snapfit.cli.console import Console, calm_libraries
 from snapfit.cli.lines import aligned, clock
 from snapfit.cli.train import (
     AsJsonOption,

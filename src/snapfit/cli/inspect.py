@@ -6,7 +6,8 @@ from typing import Annotated, Any
 
 import typer
 
-from snapfit.cli.console import Console, calm_libraries, write_json_line
+from snapfit.cli.answers import write_json_line
+from snapfit.cli.console import Console, calm_libraries
 from snapfit.cli.lines import aligned, byte_size, fold_lines, metrics_lines, suspect_lines, verdict_lines
 
 _MOST_LABELS = 20

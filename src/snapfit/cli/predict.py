@@ -12,7 +12,8 @@ from typing import IO, TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from snapfit.cli.console import Console, answers_stream, calm_libraries, write_json_line
+from snapfit.cli.answers import answers_stream, write_json_line
+from snapfit.cli.console import Console, calm_libraries
 from snapfit.core.errors import BadInput
 
 if TYPE_CHECKING:
@@ -24,13 +25,24 @@ if TYPE_CHECKING:
 
 _STREAM = "-"
 
+BundleArgument = Annotated[Path, typer.Argument(metavar="BUNDLE", help="A bundle's folder.")]
+TableArgument = Annotated[
+    str | None,
+    typer.Argument(metavar="TABLE|-", help="CSV, TSV, JSONL, Parquet or a folder; - reads a text a line."),
+]
+TextColumnOption = Annotated[
+    str | None, typer.Option(metavar="NAME", help="Column of the texts; default: the bundle's.")
+]
+PairColumnOption = Annotated[str | None, typer.Option(metavar="NAME", help="Column of the second texts.")]
+InputEncodingOption = Annotated[str, typer.Option(metavar="NAME", help="Of the input, such as gb18030.")]
+TableFormatOption = Annotated[
+    str, typer.Option(metavar="NAME", help="Of TABLE: auto, csv, tsv, tsv-quoted, jsonl or parquet.")
+]
+
 
 def predict(
-    bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="A bundle's folder.")],
-    table: Annotated[
-        str | None,
-        typer.Argument(metavar="TABLE|-", help="CSV, TSV, JSONL, Parquet or a folder; - reads a text a line."),
-    ] = None,
+    bundle: BundleArgument,
+    table: TableArgument = None,
     text: Annotated[
         list[str] | None,
         typer.Option("--text", metavar="TEXT", help="A text to answer; repeatable. Pairs: a tab between the two."),
@@ -41,14 +53,10 @@ def predict(
     backend: Annotated[str, typer.Option(metavar="NAME", help="What computes: torch.")] = "torch",
     format: Annotated[str, typer.Option(metavar="NAME", help="Of the output: csv, tsv, jsonl or parquet.")] = "auto",
     all_scores: Annotated[bool, typer.Option("--all-scores", help="The score of every label as a column.")] = False,
-    text_column: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Column of the texts; default: the bundle's.")
-    ] = None,
-    pair_column: Annotated[str | None, typer.Option(metavar="NAME", help="Column of the second texts.")] = None,
-    encoding: Annotated[str, typer.Option(metavar="NAME", help="Of the input, such as gb18030.")] = "utf-8",
-    table_format: Annotated[
-        str, typer.Option(metavar="NAME", help="Of TABLE: auto, csv, tsv, tsv-quoted, jsonl or parquet.")
-    ] = "auto",
+    text_column: TextColumnOption = None,
+    pair_column: PairColumnOption = None,
+    encoding: InputEncodingOption = "utf-8",
+    table_format: TableFormatOption = "auto",
     as_json: Annotated[
         bool,
         typer.Option("--json", help="One JSON object as the last line: a summary, and without --out the answers."),
@@ -71,7 +79,7 @@ def predict(
 
     labels: dict[str, Any] = {"label_set": opened.label_set, "refuses": opened.rule().refuses, "all_scores": all_scores}
     check = partial(check_table, out=target or sys.stdout.buffer, format=format, **labels)
-    columns, parts = _read(opened, table, text, (text_column, pair_column), encoding, table_format, check)
+    columns, parts = read_rows(opened, table, text, (text_column, pair_column), encoding, table_format, check=check)
     return _answer(opened, columns, parts, target, format=format, all_scores=all_scores, as_json=as_json)
 
 
@@ -129,22 +137,29 @@ def _check_target(target: Path | None, table: str | None, bundle: Path, *, forma
         if sys.__stdout__ is None:
             raise BadInput("standard output is closed", "a place for the answers", "--out FILE")
         return
+    check_place("--out", target, table, bundle)
+
+
+def check_place(option: str, target: Path, table: str | None, bundle: Path) -> None:
+    """Refuse a file to write that is in no folder, or in what is read. option: what named it."""
     from snapfit.runtime.tables import check_apart
 
     if not Path(os.path.realpath(target)).parent.is_dir():
-        found = f"--out {target}: there is no folder {target.parent}"
+        found = f"{option} {target}: there is no folder {target.parent}"
         raise BadInput(found, "a file in a folder that exists", f"mkdir -p {target.parent}")
-    check_apart(target, [bundle, *([] if table in (None, _STREAM) else [str(table)])])
+    check_apart(target, [bundle, *([] if table in (None, _STREAM) else [str(table)])], option=option)
 
 
-def _read(
+def read_rows(
     bundle: "Bundle",
     table: str | None,
     texts: list[str] | None,
     columns: tuple[str | None, str | None],
     encoding: str,
     format: str,
-    check: Callable[..., None],
+    *,
+    command: str = "predict",
+    check: Callable[..., None] = lambda table, **where: None,
 ) -> "tuple[list[str], Iterator[tuple[pa.Table, list[Any]]]]":
     """The names of the columns, and part by part the rows to answer and their texts as the predictor takes them.
 
@@ -155,7 +170,8 @@ def _read(
 
     if (table is None) == (not texts):
         found = "neither a table nor --text" if table is None else "both a table and --text"
-        raise BadInput(found, "one of the two", "snapfit predict BUNDLE TABLE, or snapfit predict BUNDLE --text TEXT")
+        fix = f"snapfit {command} BUNDLE TABLE, or snapfit {command} BUNDLE --text TEXT"
+        raise BadInput(found, "one of the two", fix)
     if table is not None and table != _STREAM:
 
         def check_part(part: "Records") -> None:

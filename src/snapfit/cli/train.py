@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from snapfit.cli.console import Console, calm_libraries, write_json_line
+from snapfit.cli.answers import write_json_line
+from snapfit.cli.console import Console, calm_libraries
 from snapfit.cli.lines import clock, fold_lines, metrics_lines, suspect_lines
 
 if TYPE_CHECKING:

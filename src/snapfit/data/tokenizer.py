@@ -208,6 +208,27 @@ class TextTokenizer:
             np.concatenate(uncut) if uncut else np.empty((0, 2 if pair else 1), dtype=np.uint32),
         )
 
+    def encode_with_source(self, texts: Sequence[str]) -> tuple[TokenIds, np.ndarray, list[Any]]:
+        """A row as `encode` makes it, and where its tokens are from.
+
+        texts: the one text, or the two of a pair. Returns the row; for each of its tokens which one it is among the
+        uncut tokens of all texts, one text after another, -1 for a special token, int64; and the tokenizers library's
+        account of each text, which says what its tokens stand for. Raises as `encode` does.
+        """
+        pair = len(texts) == 2
+        first, *second = [[text] for text in texts]
+        tokens = self.encode(first, *second)
+        accounts = [self._encodings([text], [tuple(texts) if pair else text], 0, offsets=True)[0] for text in texts]
+        numbers = np.split(np.arange(sum(map(len, accounts))), [len(accounts[0])])[: len(texts)]
+        template = tuple(replace(part, ids=(-1,) * len(part.ids)) for part in self._templates[pair])
+        contents = [(one, np.array([len(one)])) for one in numbers]
+        return tokens, cut(contents, template, self.policy, max_tokens=self.max_tokens, pad_id=-1).ids, accounts
+
+    def id_of(self, piece: str) -> int | None:
+        """The id of a piece of the vocabulary; None where there is no such piece."""
+        found: int | None = self._tokenizer.token_to_id(piece)
+        return found
+
     def encode_chunks(self, chunks: Iterable[tuple[int, list[Any]]], *, pair: bool) -> Iterator[EncodedChunk]:
         """As `encode`, piece by piece: nothing but the piece at hand is held.
 
@@ -241,8 +262,16 @@ class TextTokenizer:
 
     def _content(self, texts: list[str], rows: list[Any], start: int) -> Content:
         """The tokens of texts without special ones. rows, start: what the texts are of, for messages."""
+        encodings = self._encodings(texts, rows, start)
+        counts = np.fromiter(map(len, encodings), dtype=np.int64, count=len(encodings))
+        flat = chain.from_iterable(encoding.ids for encoding in encodings)
+        return np.fromiter(flat, dtype=self.id_dtype, count=int(counts.sum())), counts
+
+    def _encodings(self, texts: list[str], rows: list[Any], start: int, *, offsets: bool = False) -> list[Any]:
+        """The tokenizers library's account of texts without special tokens. offsets: also of where tokens are from."""
+        encode = self._tokenizer.encode_batch if offsets else self._tokenizer.encode_batch_fast
         try:
-            encodings: list[Any] = self._tokenizer.encode_batch_fast(texts, add_special_tokens=False)
+            return list(encode(texts, add_special_tokens=False))
         except (TypeError, UnicodeEncodeError) as error:
             _check_texts(rows, start)
             raise WorkFailed(f"the tokenizer failed on rows from {start + 1} on: {error}") from error
@@ -252,9 +281,6 @@ class TextTokenizer:
             raise WorkFailed(
                 f"the tokenizer broke down on rows from {start + 1} on, as when memory or threads run out: {error}"
             ) from error
-        counts = np.fromiter(map(len, encodings), dtype=np.int64, count=len(encodings))
-        flat = chain.from_iterable(encoding.ids for encoding in encodings)
-        return np.fromiter(flat, dtype=self.id_dtype, count=int(counts.sum())), counts
 
     def _check_limit(self, *, pair: bool) -> None:
         texts = "a pair of texts" if pair else "a text"

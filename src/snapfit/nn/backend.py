@@ -12,14 +12,18 @@ import torch
 from transformers import AutoConfig
 
 from snapfit.core.errors import BadInput
+from snapfit.core.log_odds import Explained
 from snapfit.data.batches import Batch
+from snapfit.data.tokenizer import TokenIds
 from snapfit.nn.classifier import Classifier
 from snapfit.nn.ensemble import EnsembleBackend
-from snapfit.nn.inference import batch_outputs
+from snapfit.nn.inference import batch_outputs, differentiable_logits
+from snapfit.nn.integrated_gradients import integrated_gradients, word_embeddings
 from snapfit.nn.member_weights import read_changed, with_changes
 from snapfit.nn.packed_encoder import use_packing
 from snapfit.nn.weights import load_all, read_weights
 from snapfit.runtime.bundle import Bundle, BundleInfo
+from snapfit.runtime.explaining import PathIntegral
 from snapfit.runtime.predictor import Predictor
 
 
@@ -53,6 +57,26 @@ class TorchBackend:
     def _outputs(self, batch: Batch, *, vectors: bool = False) -> tuple[np.ndarray, np.ndarray | None]:
         with self._lock, torch.inference_mode():
             return batch_outputs(self.model, batch, self.device, vectors=vectors)
+
+    @property
+    def differentiable(self) -> bool:
+        """Whether `integrated_gradients` can be had: the encoder says which its table of words is."""
+        return word_embeddings([self.model]) is not None
+
+    def integrated_gradients(
+        self, row: TokenIds, baseline: TokenIds, explained: Explained, *, tolerance: float, most_steps: int
+    ) -> PathIntegral:
+        """See `PathBackend`; raises WorkFailed where there is no table of words."""
+        return integrated_gradients(
+            lambda batch: differentiable_logits(self.model, batch, self.device),
+            word_embeddings([self.model]),
+            row,
+            baseline,
+            explained,
+            lock=self._lock,
+            tolerance=tolerance,
+            most_steps=most_steps,
+        )
 
 
 def load_classifiers(bundle: Bundle) -> list[Classifier]:

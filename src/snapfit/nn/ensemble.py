@@ -12,16 +12,21 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from snapfit.core.combining import as_logits, combine, mean_energy
 from snapfit.core.errors import BadInput
 from snapfit.core.labels import Task
+from snapfit.core.log_odds import Explained
 from snapfit.data.batches import Batch
+from snapfit.data.tokenizer import TokenIds
 from snapfit.nn.classifier import Classifier, encoder_layers
 from snapfit.nn.families import depth_reader, n_depths
-from snapfit.nn.inference import batch_outputs
+from snapfit.nn.inference import batch_outputs, differentiable_logits
+from snapfit.nn.integrated_gradients import integrated_gradients, mean_logits, word_embeddings
 from snapfit.nn.member_weights import same_bits
 from snapfit.nn.packed_encoder import is_packed
+from snapfit.runtime.explaining import PathIntegral
 
 
 class EnsembleBackend:
@@ -85,6 +90,31 @@ class EnsembleBackend:
             logits, found = batch_outputs(self.models[0], batch, self.device, vectors=vectors)
             others = [batch_outputs(model, batch, self.device)[0] for model in self.models[1:]]
         return self._mean([logits, *others]), found
+
+    @property
+    def differentiable(self) -> bool:
+        """Whether `integrated_gradients` can be had: the encoders say which their tables of words are."""
+        return word_embeddings(self.models) is not None
+
+    def integrated_gradients(
+        self, row: TokenIds, baseline: TokenIds, explained: Explained, *, tolerance: float, most_steps: int
+    ) -> PathIntegral:
+        """Those of the mean, see `PathBackend`; raises WorkFailed where there is no table of words."""
+        return integrated_gradients(
+            lambda batch: mean_logits(self._parts(batch), self._shares, self._temperatures, self.task),
+            word_embeddings(self.models),
+            row,
+            baseline,
+            explained,
+            lock=self._lock,
+            tolerance=tolerance,
+            most_steps=most_steps,
+        )
+
+    def _parts(self, batch: Batch) -> list[Tensor]:
+        """Logits [rows, n_outputs] of each model, with gradients where they are enabled."""
+        with self._trunk_heard():
+            return [differentiable_logits(model, batch, self.device) for model in self.models]
 
     def _mean(self, parts: Sequence[np.ndarray]) -> np.ndarray:
         """One row that is not finite must not hide which it is from whoever asked for the batch."""

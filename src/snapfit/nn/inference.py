@@ -49,6 +49,17 @@ def _starts(batch: Batch) -> np.ndarray:
     return np.arange(len(batch.input_ids) + 1) if batch.first_windows is None else batch.first_windows
 
 
+def differentiable_logits(model: Classifier, batch: Batch, device: torch.device) -> torch.Tensor:
+    """The same logits, as the model computes them in training: with gradients where they are enabled."""
+    ids, mask, types = (
+        torch.from_numpy(a).to(device) for a in (batch.input_ids, batch.attention_mask, batch.token_type_ids)
+    )
+    logits: torch.Tensor = model(
+        input_ids=ids, attention_mask=mask, token_type_ids=types, first_windows=batch.first_windows
+    ).logits
+    return logits
+
+
 def _array(values: torch.Tensor) -> np.ndarray:
     array: np.ndarray = values.float().cpu().numpy()
     return array

@@ -4,7 +4,7 @@ Texts are tokenised in chunks; inside a chunk rows of like length share a batch,
 memory stays flat. Scores and decisions are those of the bundle's rule, which evaluation uses too.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Protocol, runtime_checkable
@@ -17,6 +17,7 @@ from snapfit.core.labels import Task
 from snapfit.data.batches import Batch, pad, sorted_batches
 from snapfit.data.tokenizer import TokenIds
 from snapfit.runtime.bundle import Bundle
+from snapfit.runtime.explaining import MOST_PASSES, MOST_STEPS, TOLERANCE, Answerer, Explainer, Wanted
 
 _CHUNK_ROWS = 4096
 _WINDOW_ROWS = 65_536
@@ -156,6 +157,38 @@ class Predictor:
             raise BadInput(f"chunk {chunk}", "at least 1", "leave it out for the default")
         return self._stream(iter([texts] if self._is_one(texts) else _iterable(texts)), chunk)
 
+    def explain(
+        self,
+        texts: Any,
+        *,
+        method: str = "auto",
+        target: str | Sequence[str] | None = None,
+        tokens: bool = False,
+        check: bool = False,
+        most_passes: int = MOST_PASSES,
+        tolerance: float = TOLERANCE,
+        most_steps: int = MOST_STEPS,
+    ) -> Any:
+        """Why texts are answered as they are, word by word: an `Explanation` of each, or a bare one when `texts` is one
+        text (or pair). The options are those of `Wanted`; docs/explanations.md says what the numbers mean.
+
+        Raises BadInput also for an unknown method or label, and for gradients of a model that gives none.
+        """
+        explainer = self.explainer(Wanted(method, target, tokens, check, most_passes, tolerance, most_steps))
+        items = self._items(texts)
+        _check_items(items, pair=self.bundle.info.pair, start=0)
+        explained = [explainer.explain(item) for item in items]
+        return explained[0] if self._is_one(texts) else explained
+
+    def explainer(self, wanted: Wanted) -> Explainer:
+        """What explains texts one by one, as they come. Raises BadInput for what cannot be asked of this model."""
+        answerer = Answerer(self.rule, self._token_logits, self._answered)
+        return Explainer(self.bundle, self._tokenizer, self.backend, answerer, wanted)
+
+    def _answered(self, item: Any) -> tuple[np.ndarray, Answers]:
+        logits, likeness = self._outputs([item])
+        return logits, self.rule.answers(logits, likeness=likeness)
+
     def replay_probes(self, *, tolerance: float = 1e-4) -> float:
         """Score the bundle's probe texts again: the largest difference from the scores that were stored with
         it.
@@ -190,6 +223,16 @@ class Predictor:
     def _answers(self, items: list[Any], first: int) -> Answers:
         logits, likeness = self._outputs(items)
         return self.rule.answers(logits, likeness=likeness, rows=first + np.arange(len(items)))
+
+    def _token_logits(self, tokens: TokenIds) -> np.ndarray:
+        return batched_logits(
+            self.backend,
+            tokens,
+            pad_id=self.bundle.info.pad_id,
+            n_outputs=self.bundle.label_set.n_outputs,
+            token_budget=self._token_budget,
+            max_rows=self._max_rows,
+        )
 
     def _outputs(self, items: list[Any]) -> tuple[np.ndarray, np.ndarray | None]:
         """Logits of all items, and how much each is in scope where the rule asks for that."""

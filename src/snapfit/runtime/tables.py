@@ -147,14 +147,17 @@ def check_output(
     return kind
 
 
-def check_apart(target: Path, read: Sequence[str | Path]) -> None:
-    """Raise BadInput when `target`, which is to be written, is, is inside or holds anything that is read."""
+def check_apart(target: Path, read: Sequence[str | Path], *, option: str = "--out") -> None:
+    """Raise BadInput when `target`, which is to be written, is, is inside or holds anything that is read.
+
+    option: what named the target.
+    """
     place = Path(os.path.realpath(target))
     for source in read:
         real = Path(os.path.realpath(source))
         if real == place or real in place.parents or place in real.parents:
-            found = f"--out {target} is, is inside or holds {source}, which is read"
-            raise BadInput(found, "another place for what is written", "choose another name for --out")
+            found = f"{option} {target} is, is inside or holds {source}, which is read"
+            raise BadInput(found, "another place for what is written", f"choose another name for {option}")
 
 
 def check_table(
@@ -172,8 +175,8 @@ def check_table(
     where: what it is called, a Place for a part of a table. The other arguments, and errors, are those of
     `check_output`; in TSV no cell may hold a tab or a line break.
     """
-    told: dict[str, Any] = {"label_set": label_set, "refuses": refuses, "all_scores": all_scores}
-    kind = check_output(rows.column_names, out, format=format, where=where, **told)
+    asked: dict[str, Any] = {"label_set": label_set, "refuses": refuses, "format": format, "all_scores": all_scores}
+    kind = check_output(rows.column_names, out, where=where, **asked)
     for name, column in zip(rows.column_names, rows.columns, strict=True) if kind == "tsv" else ():
         if is_json_type(column.type):
             column = pa.chunked_array([pa.array(map(_text, json_values(column)), pa.large_string())])

@@ -53,6 +53,13 @@ def model_card(info: BundleInfo, *, reasons: dict[str, str]) -> str:
     return "\n".join(lines)
 
 
+def _code(name: str) -> str:
+    """A name as code in Markdown, whatever is in it."""
+    fence = "`" * (1 + max(map(len, re.findall("`+", name)), default=0))
+    inner = f" {visible(name)} " if name.startswith("`") or name.endswith("`") else visible(name)
+    return f"{fence}{inner}{fence}"
+
+
 def card_decided_anew(card: str, info: BundleInfo) -> str:
     """A bundle's card with other results and decisions; what else it says stays.
 
@@ -64,13 +71,6 @@ def card_decided_anew(card: str, info: BundleInfo) -> str:
         return model_card(info, reasons={})
     middle = "\n".join(["", *_metrics_table(info.metrics), "", *_decisions(info)])
     return f"{head}{results}{middle}{labels.removeprefix(chr(10))}{tail}"
-
-
-def _code(name: str) -> str:
-    """A name as code in Markdown, whatever is in it."""
-    fence = "`" * (1 + max(map(len, re.findall("`+", name)), default=0))
-    inner = f" {visible(name)} " if name.startswith("`") or name.endswith("`") else visible(name)
-    return f"{fence}{inner}{fence}"
 
 
 def _sample(info: BundleInfo) -> str:

@@ -277,6 +277,16 @@ class CrossValidation:
         notify("end", **result.told())
         return result
 
+    def _again(self, plan: Plan) -> Plan:
+        """A plan that was closed, open again; what it tells was told."""
+        return make_plan(
+            plan.tables,
+            plan.recipe,
+            notify=lambda kind, **fields: None,
+            reasons=plan.reasons,
+            n_held_out=self._n_decided(),
+        )
+
     def _refit(self, plan: Plan, report: FoldReport, some: Piece, journal: Journal) -> TrainResult:
         """Train on all rows as each fold was trained; the decision rule comes from what the folds had not seen."""
         notify = notifier(journal, self._listener_of(None), self.run)
@@ -297,11 +307,6 @@ class CrossValidation:
             held_out=HeldOut(some.logits, some.targets, report.out_of_fold, "a training on all rows", source),
             folds=report.to_dict(),
         )
-
-    def _again(self, plan: Plan) -> Plan:
-        """A plan that was closed, open again; what it tells was told."""
-        told: dict[str, Any] = {"notify": lambda kind, **fields: None, "reasons": plan.reasons}
-        return make_plan(plan.tables, plan.recipe, n_held_out=self._n_decided(), **told)
 
 
 def _result_of(folder: RunFolder) -> TrainResult:
