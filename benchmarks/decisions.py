@@ -281,8 +281,8 @@ def page(results: Results) -> str:
     parts = [table(HEADER, rows(results))]
     if scope := scope_rows(results):
         parts += [
-            "CLINC150, 4,500 test texts in scope and 1,000 out of it; nothing was fitted to either, nor to any text out "
-            "of scope:",
+            "CLINC150, 4,500 test texts in scope and 1,000 out of it; nothing was fitted to either, nor to any text "
+            "out of scope:",
             table(SCOPE_HEADER, scope),
         ]
     if same := paths_rows(results):
