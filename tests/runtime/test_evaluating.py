@@ -178,6 +178,9 @@ def test_rows_out_of_scope_are_right_without_an_answer(tmp_path: Path) -> None:
     assert sum(one["rows"] for one in lengths) == N
     with pytest.raises(BadInput, match="'none of these'"):
         evaluate_bundle(made, records)
+    unknown = read_records([{"text": "film", "label": label} for label in (names[3], "good", names[3], "superb")])
+    with pytest.raises(BadInput, match="'superb' .*in row 4"):
+        evaluate_bundle(made, unknown, out_of_scope=names[3])
 
 
 def test_how_sure_answers_are_is_told_in_ranges(tmp_path: Path) -> None:

@@ -211,10 +211,8 @@ def encoded(records: Records, label_set: LabelSet, *, out_of_scope: str | None =
     check_out_of_scope(label_set, out_of_scope)
     labels = list(records.labels)
     outside = np.array([label == out_of_scope for label in labels], dtype=bool)
-    targets = np.full(len(labels), NO_LABEL, dtype=np.int64)
-    inside = [label for label in labels if label != out_of_scope]
-    targets[~outside] = label_set.encode(inside, where=records.source)
-    return targets
+    stood_in = [label_set.names[0] if out else label for label, out in zip(labels, outside, strict=True)]
+    return np.where(outside, NO_LABEL, label_set.encode(stood_in, where=records.source))
 
 
 def check_out_of_scope(label_set: LabelSet, out_of_scope: str) -> None:

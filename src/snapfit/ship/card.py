@@ -118,7 +118,7 @@ def _answer(info: BundleInfo) -> list[str]:
 def _decisions(info: BundleInfo) -> list[str]:
     """How answers are made of logits, and how good that is."""
     lines = rule_lines(info.task, info.rule_values, info.decided)
-    return ["## Decisions", "", *[f"- {line}" for line in lines], ""] if lines else []
+    return ["## Decisions", "", *[f"- {visible(line)}" for line in lines], ""] if lines else []
 
 
 def _metrics_table(metrics: dict[str, dict[str, float]]) -> list[str]:
