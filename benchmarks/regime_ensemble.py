@@ -42,10 +42,10 @@ _FREE = {"ensemble.members": 6, "ensemble.ema_share": 0.1, "ensemble.tail_share"
 _ROUNDS = {"ensemble.members": 6, "ensemble.rounds": 3}
 KINDS = (
     Kind("plain", _FREE),
+    Kind("student", {"ensemble.members": 6}, student=True),
     Kind("star", {**_ROUNDS, "ensemble.restart": "anchor"}),
     Kind("sequence", {**_ROUNDS, "ensemble.restart": "last"}),
     Kind("equal cycles", {"ensemble.members": 4, "schedule.shape": "cosine_restarts", "schedule.cycles": 4}),
-    Kind("student", {"ensemble.members": 6}, student=True),
 )
 _ONE_SEED = ("emotion", "goemotions-10000")
 SETS = (
