@@ -24,7 +24,7 @@ three short rounds, begun from where the last one ended, or all from the anchor;
 training texts once. The vote is the mean of four plain runs, at four times the steps.
 
 All scores have a temperature that was fitted on the development split, the single weights' too; `as it comes` is the
-single run without one, as it ships by default. `chosen` is what the rule of the verdict takes. Less than the single run
+single run without one. `chosen` is what the rule of the verdict takes. Less than the single run
 is better for the nll. Differences are to the single run of the same seed; McNemar's test is on the answers that only
 one of the two has right."""
 
