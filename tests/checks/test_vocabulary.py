@@ -34,6 +34,11 @@ def test_lengths_and_unknown_tokens_are_those_of_transformers(tiny_tokenizer_jso
     assert survey.words["ሰላም"] == 1
 
 
+def test_many_unknown_tokens_of_a_long_text_are_counted_in_its_length(tiny_tokenizer_json: Path) -> None:
+    _, survey = survey_of(tiny_tokenizer_json.read_bytes(), checking.rows(["ሰላም " * 20_000, "the train"]))
+    assert survey.words["ሰላም"] == 20_000
+
+
 def test_pairs_are_tokenised_as_pairs(tiny_tokenizer_json: Path) -> None:
     rows = [("the old clock", "ሰላም", "a"), ("a market", "the train ክፍል", "b")]
     splits, survey = survey_of(tiny_tokenizer_json.read_bytes(), rows)

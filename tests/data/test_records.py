@@ -44,6 +44,7 @@ def test_text_of_any_arrow_type(kind: pa.DataType) -> None:
     records = read_records(pa.table({"text": column, "label": column}), labels_required=False)
     assert records.texts.to_pylist() == ["a", "", "b"]
     assert records.n_empty_texts == 1
+    assert records.take(np.array([2, 0])).texts.to_pylist() == ["b", "a"]
 
 
 @pytest.mark.parametrize(

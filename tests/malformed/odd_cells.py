@@ -90,7 +90,7 @@ def cases() -> list[Case]:
             if format == "tsv" and any(sign in cell for sign in "\t\n"):
                 continue  # they separate there
             column = ("text", "note", "label")[number % 3]
-            for where in {column, "text"} if format in ("csv", "jsonl") else {column}:
+            for where in sorted({column, "text"}) if format in ("csv", "jsonl") else [column]:
                 made.append(_case(name, cell, format, where))
     return made
 

@@ -150,11 +150,11 @@ def _count(survey: TokenSurvey, place: int, encoding: Any, texts: list[str], unk
     survey.characters[script] += sum(map(len, texts))
     if unknown is None or unknown not in ids:
         return
-    sequences = encoding.sequence_ids
+    sequences, offsets = encoding.sequence_ids, encoding.offsets  # each makes a list anew
     for i, token in enumerate(ids):
         if token == unknown and sequences[i] is not None:
             survey.unknown[place] += 1
-            start, end = encoding.offsets[i]
+            start, end = offsets[i]
             survey.words[texts[sequences[i]][start:end]] += 1
 
 

@@ -13,6 +13,9 @@ from snapfit.data.json_cells import is_json_kinds, json_array
 _TUPLE_NAMES = {2: ("text", "label"), 3: ("text", "pair", "label")}
 _ARROW_ERRORS = (pa.ArrowException, TypeError, ValueError, OverflowError, RecursionError)
 
+_PLAIN = {pa.string_view(): pa.large_string(), pa.binary_view(): pa.large_binary()}
+"""Types of views that many of Arrow's functions do not take, and what holds the same values."""
+
 
 def is_python_table(source: object) -> bool:
     """Whether `python_table` takes this."""
@@ -35,8 +38,8 @@ def python_table(source: Any) -> pa.Table:
         if type(source).__module__.split(".")[0] == "pandas":
             named = source.rename(columns=str)
             check_names(list(named.columns), f"the {type(source).__name__} given")
-            return pa.Table.from_pandas(named, preserve_index=False).replace_schema_metadata()
-        return pa.table(source)
+            return without_views(pa.Table.from_pandas(named, preserve_index=False).replace_schema_metadata())
+        return without_views(pa.table(source))
     except _ARROW_ERRORS as error:
         found = f"the {type(source).__name__} given has a column that Arrow cannot hold ({error})"
         raise BadInput(found, "one type of value in a column", "turn the column into text") from error
@@ -60,8 +63,17 @@ def separator_hint(names: Sequence[str]) -> str:
     return f"the one column has in its name what may separate columns, {what}. Or "
 
 
+def without_views(table: Any) -> Any:
+    """The same table or batch, with texts and bytes that Arrow holds as views as plain ones, which can be taken."""
+    for place, field in enumerate(table.schema):
+        plain = _PLAIN.get(field.type)
+        if plain is not None:
+            table = table.set_column(place, field.with_type(plain), table.column(place).cast(plain))
+    return table
+
+
 def checked_text(table: Any, where: str, *, first: int = 0) -> Any:
-    """The same table or batch; BadInput where a text is not UTF-8, which Arrow takes as it comes.
+    """The same table or batch, without views; BadInput where a text is not UTF-8, which Arrow takes as it comes.
 
     first: the number of its first row in the whole table.
     """
@@ -73,7 +85,7 @@ def checked_text(table: Any, where: str, *, first: int = 0) -> Any:
                 found = f"{where}: {shown(name)} in row {first + row + 1:,} is not UTF-8, or not valid otherwise"
                 raise BadInput(found, "valid Unicode", "write the table again from its source") from error
         raise
-    return table
+    return without_views(table)
 
 
 def _first_invalid(column: Any) -> int | None:

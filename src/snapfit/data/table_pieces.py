@@ -13,7 +13,7 @@ import pyarrow.parquet
 
 from snapfit.core.errors import BadInput
 from snapfit.data.json_tables import json_rows, json_tables
-from snapfit.data.row_tables import checked_text
+from snapfit.data.row_tables import checked_text, without_views
 from snapfit.data.text_files import HEAD_BYTES, text_pieces, what_it_is
 from snapfit.data.text_tables import row_lines, text_tables
 
@@ -100,7 +100,7 @@ def _parquet(path: Path, rows: int | None) -> Iterator[pa.Table]:
             if rows is None:
                 yield checked_text(file.read(), where)
                 return
-            yield file.schema_arrow.empty_table()
+            yield without_views(file.schema_arrow.empty_table())
             batches: list[pa.RecordBatch] = []
             n_rows = 0
             for group in range(file.num_row_groups):  # all in one go, each one's buffers would stay
