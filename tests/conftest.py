@@ -70,10 +70,14 @@ os.environ.update(_FIXED)  # at once: the libraries read these when they are imp
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what asks for the real data sets, so that -m 'not real_data' needs no second mention."""
+    """Mark what asks for the real data sets, so that -m 'not real_data' needs no second mention; slow tests come first.
+
+    A slow test that began last would keep one worker busy while the others have nothing left to do.
+    """
     for item in items:
         if "real_data" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.real_data)
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
 
 
 # ---------------------------------------------------------------- one test does not disturb the next
