@@ -13,7 +13,7 @@ import pyarrow.parquet
 
 from snapfit.core.errors import BadInput
 from snapfit.data.json_tables import json_rows, json_tables
-from snapfit.data.row_tables import checked_text, without_views
+from snapfit.data.row_tables import check_names, checked_text, without_views
 from snapfit.data.text_files import HEAD_BYTES, text_pieces, what_it_is
 from snapfit.data.text_tables import row_lines, text_tables
 
@@ -97,6 +97,7 @@ def _parquet(path: Path, rows: int | None) -> Iterator[pa.Table]:
     where = str(path)
     try:
         with open(path, "rb") as opened, pa.parquet.ParquetFile(opened, buffer_size=1 << 20) as file:
+            check_names(file.schema_arrow.names, where)
             if rows is None:
                 yield checked_text(file.read(), where)
                 return
