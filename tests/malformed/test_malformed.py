@@ -84,7 +84,11 @@ def read_by(case: Case, **options: Any) -> Table | str:
     except BadInput as error:
         return str(error)
     columns = zip(table.column_names, table.columns, strict=True)
-    return {name: json_values(column) if is_json_type(column.type) else column.to_pylist() for name, column in columns}
+    from_text = not case.source.endswith(".parquet")  # whose own JSON cells are texts to every reader
+    return {
+        name: json_values(column) if from_text and is_json_type(column.type) else column.to_pylist()
+        for name, column in columns
+    }
 
 
 @pytest.mark.parametrize("share", ["quick", pytest.param("whole", marks=pytest.mark.long)])

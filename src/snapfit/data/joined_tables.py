@@ -12,7 +12,6 @@ import pyarrow as pa
 
 from snapfit.core.errors import BadInput, listed, shown
 from snapfit.data.json_cells import JSON
-from snapfit.data.row_tables import check_names
 from snapfit.data.table_pieces import file_pieces
 
 
@@ -109,10 +108,8 @@ def pieces_of(files: Mapping[Path, str], encoding: str, shape: Shape, *, at_once
         n_rows = n_columns = 0
         for table in file_pieces(path, kind, encoding, as_json=shape.as_json, at_once=at_once):
             if first is None:
-                check_names(table.column_names, str(path))
                 first, names = path, table.column_names
             if kind != "jsonl" and set(names) != set(table.column_names):
-                check_names(table.column_names, str(path))
                 found = f"{path} has the columns {listed(table.column_names)}, and {first} {listed(names)}"
                 raise BadInput(found, "the same columns in all files of a folder", "name one file")
             n_rows, n_columns = n_rows + table.num_rows, table.num_columns

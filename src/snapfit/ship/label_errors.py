@@ -26,8 +26,8 @@ from snapfit.data.records import Records
 
 SUSPECTS_FILE = "label_errors.csv"
 BELIEF = "self_confidence"
-"""How far a label can be believed: its own score. The default of cleanlab, and the best of its three on what
-`benchmarks/label_errors.py` measured."""
+"""How far a label can be believed: its own score, cleanlab's default. `benchmarks/label_errors.py` measures its two
+others beside it."""
 FAR = 3.5
 """Of a regression: robust standard deviations beyond which a residual is an outlier (Iglewicz and Hoaglin 1993)."""
 LONGEST_TEXT = 200
